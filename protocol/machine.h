@@ -17,15 +17,13 @@
 #include <vector>
 
 #include "runtime/clock.h"
+#include "runtime/journal.h"
 
 namespace sami::protocol {
 
 // The journal is a map from key to value, kept by the shell. Keys are printable, '/'-separated.
-struct JournalWrite {
-  std::string key;
-  std::optional<std::string> value;  // nullopt: erase
-};
-using JournalImage = std::map<std::string, std::string>;
+using sami::JournalImage;
+using sami::JournalWrite;
 
 // One line of the audit trail: what happened to a subject's flows, when, and why. The shell adds wall time.
 struct AuditEntry {
