@@ -83,11 +83,13 @@ common::FindingCode finding_code(InstallOutcome outcome);
 struct InstallItem {
   Record record;         // digest unset: the driver computes it
   bool ours = false;     // this migration installed it earlier: update or delete it
+  bool only_if_absent = false;  // whatever stands under the key is left alone and counts as Adopted
 };
 struct InstallResult {
   Key key;
   InstallOutcome outcome = InstallOutcome::Failed;
   Digest digest = 0;     // of the body that was asked for; 0 when gone
+  Digest expected = 0;   // what reading it back must show where that differs (the driver cannot carry all of it); 0: digest
   bool reduced = false;  // in place, but with reduced fidelity; detail says how
   std::string detail;    // for failures and reductions
 };
