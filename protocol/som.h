@@ -29,7 +29,8 @@ struct SomConfig {
   Duration prepare_deadline = std::chrono::seconds(10);
   Duration precopy_deadline = std::chrono::seconds(300);
   Duration standby_deadline = std::chrono::seconds(600);   // without PAUSED or an outcome: no-go, then in doubt
-  Duration switch_deadline = std::chrono::seconds(5);      // PAUSED to vote
+  Duration switch_deadline = std::chrono::seconds(2);      // PAUSED to vote; shorter than the gate's verdict deadline
+  Duration completion_deadline = std::chrono::seconds(60); // outcome at destination to every transfer ready; restarts on progress
   Duration outcome_deadline = std::chrono::seconds(30);    // vote to outcome; then IN_DOUBT
   Duration release_deadline = std::chrono::seconds(30);    // then DONE_WITH_LOSS, naming who did not answer
   Duration rollback_deadline = std::chrono::seconds(30);   // then ROLLED_BACK, naming who did not answer; they are
