@@ -4,6 +4,7 @@
 #include <fmt/ranges.h>
 
 #include <algorithm>
+#include <cerrno>
 #include <optional>
 #include <set>
 
@@ -13,19 +14,13 @@ namespace {
 using Hosts = std::vector<HostReference>;
 using Description = TopologyDescription;
 
-tl::unexpected<Error> invalid(const std::string& where, const std::string& what) {
-  return failure(ErrorKind::InvalidInput, where.empty() ? what : where + ": " + what);
-}
+using Checked = tl::expected<void, Contradiction>;
 
-template <typename Items>
-Result<void> unique_names(const Items& items, std::string_view kind) {
-  std::map<std::string, std::string> seen;
-  for (const auto& item : items) {
-    const auto [known, added] = seen.emplace(item.name, item.where);
-    if (!added)
-      return invalid(item.where, fmt::format("{} {} is declared twice, first at {}", kind, item.name, known->second));
-  }
-  return {};
+tl::unexpected<Contradiction> refuse(const std::string& where, std::string found, std::string expected) {
+  return tl::unexpected(Contradiction{where, std::move(found), std::move(expected)});
+}
+tl::unexpected<Error> invalid(std::string what, int error = 0) {
+  return failure(ErrorKind::InvalidInput, std::move(what), error);
 }
 
 template <typename Items>
@@ -36,35 +31,42 @@ std::string names(const Items& items) {
 }
 
 template <typename Items>
+Checked unique_names(const Items& items) {
+  std::map<std::string, std::string> seen;
+  for (const auto& item : items) {
+    const auto [known, added] = seen.emplace(item.name, item.where);
+    if (!added) return refuse(item.where, item.name + " again", "each name once; the first is at " + known->second);
+  }
+  return {};
+}
+
+template <typename Items>
 bool declared(const Items& items, const std::string& name) {
   return std::any_of(items.begin(), items.end(), [&](const auto& item) { return item.name == name; });
 }
 
-Result<void> check_vm(const Description& description, const Description::Vm& vm) {
+Checked check_vm(const Description& description, const Description::Vm& vm) {
   if (!declared(description.servers, vm.server)) {
-    return invalid(vm.where, fmt::format("server {} of {} is not declared; expected one of {}", vm.server,
-                                         vm.subject.id(), names(description.servers)));
+    return refuse(vm.where, "server " + vm.server, "a declared server: " + names(description.servers));
   }
   for (const auto& interface : vm.subject.interfaces()) {
     for (const auto& [host, port] : interface.attachment()) {
       if (!declared(description.servers, host) && !declared(description.state_hosts, host)) {
-        return invalid(vm.where, fmt::format("{} has an attachment at {}, which is neither a declared server nor a "
-                                             "declared State Host",
-                                             vm.subject.id(), host));
+        return refuse(
+            vm.where, "an attachment at " + host,
+            "a declared server or State Host: " + names(description.servers) + ", " + names(description.state_hosts));
       }
     }
   }
   return {};
 }
 
-Result<void> check_vms(const Description& description) {
+Checked check_vms(const Description& description) {
   std::map<std::string, std::string> ids;
   std::map<std::pair<std::string, std::string>, std::string> owners;  // (VN, address) -> subject
   for (const auto& vm : description.vms) {
     const auto [known, added] = ids.emplace(vm.subject.id(), vm.where);
-    if (!added) {
-      return invalid(vm.where, fmt::format("{} is declared twice, first at {}", vm.subject.id(), known->second));
-    }
+    if (!added) return refuse(vm.where, vm.subject.id() + " again", "each id once; the first is at " + known->second);
     if (auto checked = check_vm(description, vm); !checked) return checked;
     for (const auto& interface : vm.subject.interfaces()) {
       for (const auto& address : interface.addresses()) {
@@ -73,27 +75,27 @@ Result<void> check_vms(const Description& description) {
         common::Prefix prefix;
         prefix.set_address(address);
         prefix.set_length(static_cast<std::uint32_t>(address.size() * 8));
-        return invalid(vm.where, fmt::format("address {} in virtual network {} is given to {} and to {}",
-                                             to_string(prefix), interface.vn_name(), owner->second, vm.subject.id()));
+        return refuse(
+            vm.where, to_string(prefix),
+            fmt::format("an address that {} does not have in virtual network {}", owner->second, interface.vn_name()));
       }
     }
   }
   return {};
 }
 
-Result<void> check_path(const Description& description, const Description::Path& path) {
+Checked check_path(const Description& description, const Description::Path& path) {
   if (!declared(description.servers, path.server)) {
-    return invalid(path.where, fmt::format("server {} of a path is not declared; expected one of {}", path.server,
-                                           names(description.servers)));
+    return refuse(path.where, "server " + path.server, "a declared server: " + names(description.servers));
   }
   std::set<HostReference> crossed;
   for (const auto& reference : path.through) {
     if (!declared(description.state_hosts, reference.host)) {
-      return invalid(path.where, fmt::format("State Host {} on a path of {} is not declared; expected one of {}",
-                                             reference.host, path.server, names(description.state_hosts)));
+      return refuse(path.where, "State Host " + reference.host,
+                    "a declared State Host: " + names(description.state_hosts));
     }
     if (!crossed.insert(reference).second) {
-      return invalid(path.where, fmt::format("{} is twice on one path of {}", to_string(reference), path.server));
+      return refuse(path.where, to_string(reference) + " again", "each host and context once on a path");
     }
   }
   return {};
@@ -228,25 +230,26 @@ Topology::Topology(TopologyDescription description) : description_(std::move(des
   for (const auto& host : description_.state_hosts) roles_[host.name] = host.roles;
 }
 
-Result<Topology> Topology::make(TopologyDescription given) {
+tl::expected<Topology, Contradiction> Topology::make(TopologyDescription given) {
   Topology topology(std::move(given));
   const Description& description = topology.description_;
-  if (auto checked = unique_names(description.servers, "server"); !checked) return tl::unexpected(checked.error());
-  if (auto checked = unique_names(description.state_hosts, "State Host"); !checked)
-    return tl::unexpected(checked.error());
-  if (auto checked = check_vms(description); !checked) return tl::unexpected(checked.error());
+  for (const auto& checked :
+       {unique_names(description.servers), unique_names(description.state_hosts), check_vms(description)}) {
+    if (!checked) return tl::unexpected(checked.error());
+  }
   for (const auto& server : description.servers) topology.routes_[server.name];
   for (const auto& path : description.paths) {
     if (auto checked = check_path(description, path); !checked) return tl::unexpected(checked.error());
     auto& routes = topology.routes_[path.server];
     PrefixSet peers;
     for (const auto& prefix : path.to) {
-      PrefixSet fresh(prefix);
+      PrefixSet fresh = PrefixSet(prefix) - peers;
       for (const auto& earlier : routes) fresh = fresh - earlier.peers;
-      fresh = fresh - peers;
       if (fresh.empty()) {
-        return invalid(path.where, fmt::format("{} of {} is never reached: earlier entries cover it", to_string(prefix),
-                                               path.server));
+        return refuse(path.where, to_string(prefix),
+                      fmt::format("a prefix that earlier entries of {} do not cover "
+                                  "(this one is never reached)",
+                                  path.server));
       }
       peers = peers | fresh;
     }
@@ -258,14 +261,14 @@ Result<Topology> Topology::make(TopologyDescription given) {
 Result<Plan> Topology::plan(const std::string& subject_id, const std::string& from_server,
                             const std::string& to_server) const {
   const common::Subject* moving = subject(subject_id);
-  if (moving == nullptr) return invalid("", fmt::format("no VM {} in the topology", subject_id));
+  if (moving == nullptr) return invalid(fmt::format("no VM {} in the topology", subject_id), ENOENT);
   for (const auto& server : {from_server, to_server}) {
     if (!has_server(server)) {
       return invalid(
-          "", fmt::format("no server {} in the topology; expected one of {}", server, names(description_.servers)));
+          fmt::format("no server {} in the topology; expected one of {}", server, names(description_.servers)), ENOENT);
     }
   }
-  if (from_server == to_server) return invalid("", fmt::format("{} is on {} already", subject_id, to_server));
+  if (from_server == to_server) return invalid(fmt::format("{} is on {} already", subject_id, to_server));
 
   Gatherer gatherer(roles_);
   PrefixSet known_before, known_after;

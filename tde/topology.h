@@ -22,7 +22,7 @@ struct HostReference {
 };
 std::string to_string(const HostReference& reference);
 
-// `where` is the place in the configuration ("tde.yaml:31"), for error messages.
+// `where` names the part of the configuration ("paths[2]") in errors.
 struct TopologyDescription {
   struct Server { std::string name, where; };
   struct StateHost { std::string name; std::vector<std::string> roles; std::string where; };
@@ -39,6 +39,13 @@ struct TopologyDescription {
   std::vector<Path> paths;
 };
 
+// Why a description makes no sense.
+struct Contradiction {
+  std::string where;
+  std::string found;
+  std::string expected;
+};
+
 // What a move means. Transfers are numbered from 0, and no two of them have the same hosts, contexts and disposition.
 struct Plan {
   common::Subject subject;
@@ -50,9 +57,9 @@ struct Plan {
 
 class Topology {
  public:
-  // Error: InvalidInput for what contradicts itself (names twice or undeclared, an address of two subjects in one
-  // virtual network, a path that is never reached), saying where.
-  static Result<Topology> make(TopologyDescription description);
+  // Refused: names twice or undeclared, an address of two subjects in one virtual network, a host twice on one path, a
+  // prefix that is never reached.
+  static tl::expected<Topology, Contradiction> make(TopologyDescription description);
 
   // For each class of peers whose path changes: every State Host on the new path that was not on the old one gets the
   // state of the old path's host with the same role (those that leave the path first, in order; the last one again when

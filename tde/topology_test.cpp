@@ -20,7 +20,7 @@ HostReference reference(const std::string& text) {
 
 TopologyDescription::Path path(const std::string& server, const std::vector<std::string>& to,
                                const std::vector<std::string>& through) {
-  TopologyDescription::Path path{server, {}, {}, "tde.yaml:9"};
+  TopologyDescription::Path path{server, {}, {}, "paths[9]"};
   for (const auto& prefix : to) path.to.push_back(parse_prefix(prefix).value());
   for (const auto& host : through) path.through.push_back(reference(host));
   return path;
@@ -38,11 +38,11 @@ common::Subject vm(const std::string& id, const std::string& address = std::stri
 
 TopologyDescription description(Paths paths) {
   TopologyDescription description;
-  description.servers = {{"server1", "tde.yaml:1"}, {"server2", "tde.yaml:2"}};
+  description.servers = {{"server1", "servers[0]"}, {"server2", "servers[1]"}};
   for (const auto* name : {"fw1", "fw2", "fw3", "fw4"}) description.state_hosts.push_back({name, {"firewall"}, ""});
   for (const auto* name : {"nat1", "nat2"}) description.state_hosts.push_back({name, {"nat"}, ""});
   description.state_hosts.push_back({"box", {"nat", "firewall"}, ""});
-  description.vms = {{vm("vm1"), "server1", "tde.yaml:5"}};
+  description.vms = {{vm("vm1"), "server1", "vms[0]"}};
   description.paths = std::move(paths);
   return description;
 }
@@ -61,7 +61,7 @@ std::vector<std::string> shown(const std::vector<common::Transfer>& transfers) {
 
 Plan plan_of(Paths paths) {
   const auto topology = Topology::make(description(std::move(paths)));
-  if (!topology) throw std::runtime_error(topology.error().message);
+  if (!topology) throw std::runtime_error(topology.error().found);
   return topology->plan("vm1", "server1", "server2").value();
 }
 // One class of peers.
@@ -174,50 +174,50 @@ TEST(Topology, PlanRefusesWhatItDoesNotKnow) {
 
 TEST(Topology, RefusesContradictions) {
   struct Case {
-    const char* message;
+    std::string where, found, expected;
     std::function<void(TopologyDescription&)> spoil;
   };
   const Case cases[] = {
-      {"server server1 is declared twice",
+      {"servers[2]", "server1 again", "first is at servers[0]",
        [](auto& d) {
-         d.servers.push_back({"server1", "tde.yaml:3"});
+         d.servers.push_back({"server1", "servers[2]"});
        }},
-      {"State Host fw1 is declared twice",
+      {"", "fw1 again", "each name once",
        [](auto& d) {
          d.state_hosts.push_back({"fw1", {"nat"}, ""});
        }},
-      {"vm1 is declared twice, first at tde.yaml:5",
+      {"vms[1]", "vm1 again", "first is at vms[0]",
        [](auto& d) {
-         d.vms.push_back({vm("vm1"), "server1", ""});
+         d.vms.push_back({vm("vm1"), "server1", "vms[1]"});
        }},
-      {"address 10.1.1.10/32 in virtual network blue is given to vm1 and to vm2",
+      {"vms[1]", "10.1.1.10/32", "that vm1 does not have in virtual network blue",
        [](auto& d) {
-         d.vms.push_back({vm("vm2"), "server1", ""});
+         d.vms.push_back({vm("vm2"), "server1", "vms[1]"});
        }},
-      {"server server9 of vm1 is not declared; expected one of server1, server2",
-       [](auto& d) { d.vms[0].server = "server9"; }},
-      {"attachment at server9",
+      {"vms[0]", "server server9", "a declared server: server1, server2", [](auto& d) { d.vms[0].server = "server9"; }},
+      {"vms[0]", "an attachment at server9", "a declared server or State Host: server1, server2, fw1",
        [](auto& d) { (*d.vms[0].subject.mutable_interfaces(0)->mutable_attachment())["server9"] = "tap0"; }},
-      {"server server9 of a path is not declared",
+      {"paths[9]", "server server9", "a declared server",
        [](auto& d) { d.paths.push_back(path("server9", {"::/0"}, {"fw1"})); }},
-      {"tde.yaml:9: State Host fw9 on a path of server1 is not declared",
+      {"paths[9]", "State Host fw9", "a declared State Host: fw1",
        [](auto& d) { d.paths.push_back(path("server1", {"::/0"}, {"fw9"})); }},
-      {"fw1/a is twice on one path",
+      {"paths[9]", "fw1/a again", "once on a path",
        [](auto& d) {
          d.paths.push_back(path("server1", {"::/0"}, {"fw1/a", "fw1/a"}));
        }},
-      {"10.1.2.128/25 of server1 is never reached",
+      {"paths[9]", "10.1.2.128/25", "never reached",
        [](auto& d) {
          d.paths.push_back(path("server1", {"::/0", "10.1.2.128/25"}, {"fw2"}));
        }},
   };
-  for (const auto& [message, spoil] : cases) {
+  for (const auto& [where, found, expected, spoil] : cases) {
     auto spoilt = description(example());
     spoil(spoilt);
     const auto topology = Topology::make(std::move(spoilt));
-    ASSERT_FALSE(topology) << message;
-    EXPECT_EQ(topology.error().kind, ErrorKind::InvalidInput);
-    EXPECT_THAT(topology.error().message, HasSubstr(message));
+    ASSERT_FALSE(topology) << found;
+    EXPECT_EQ(topology.error().where, where);
+    EXPECT_EQ(topology.error().found, found);
+    EXPECT_THAT(topology.error().expected, HasSubstr(expected));
   }
 }
 
