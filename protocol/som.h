@@ -94,6 +94,8 @@ class Som {
   Som& operator=(Som&&) noexcept;
 
   void set_wall(WallTime wall);
+  // For migrations that begin from now on; the open ones keep theirs.
+  void set_classes(std::vector<common::v1::ClassRequirement> classes);
   SomStep step(Instant now, SomEvent event);
   Instant next_deadline() const;
 
