@@ -49,10 +49,11 @@ struct VmResumedAtDestination { std::string notification_id; };
 struct VmResumedAtSource { std::string notification_id; }; // cancelled, failed, or went back against the verdict
 struct PlaceUnknown { std::string notification_id; std::string reason; };  // answer to FindOut: cannot say
 struct Tick {};
+struct JournalUnavailable {};                    // the shell's journal keeps failing: only safe effects, nothing durable
 }  // namespace gate_event
 using GateEvent = std::variant<gate_event::Connected, gate_event::Disconnected, gate_event::FromMaster,
                                gate_event::MoveBegan, gate_event::VmPaused, gate_event::VmResumedAtDestination,
-                               gate_event::VmResumedAtSource, gate_event::PlaceUnknown, gate_event::Tick>;
+                               gate_event::VmResumedAtSource, gate_event::PlaceUnknown, gate_event::Tick, gate_event::JournalUnavailable>;
 
 // What the hypervisor is told. Repeated until it reports; acting twice on the same is harmless.
 struct HypervisorInstruction {
