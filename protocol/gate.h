@@ -53,7 +53,8 @@ struct JournalUnavailable {};                    // the shell's journal keeps fa
 }  // namespace gate_event
 using GateEvent = std::variant<gate_event::Connected, gate_event::Disconnected, gate_event::FromMaster,
                                gate_event::MoveBegan, gate_event::VmPaused, gate_event::VmResumedAtDestination,
-                               gate_event::VmResumedAtSource, gate_event::PlaceUnknown, gate_event::Tick, gate_event::JournalUnavailable>;
+                               gate_event::VmResumedAtSource, gate_event::PlaceUnknown, gate_event::Tick,
+                               gate_event::JournalUnavailable>;
 
 // What the hypervisor is told. Repeated until it reports; acting twice on the same is harmless.
 struct HypervisorInstruction {
