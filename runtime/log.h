@@ -1,17 +1,20 @@
 // Logging: a message and key=value fields, one line each, to standard error.
 //
-// Under systemd (JOURNAL_STREAM is set) a line begins with "<priority>" and has no time of its own; elsewhere it begins with
-// the UTC time and the level. Values with blanks, quotes or control characters are quoted and escaped, so that a peer
-// cannot forge a line. A Log is a cheap handle: copy it. Thread-safe.
+// Under systemd it goes to the journal, where each field can be searched (journalctl MIGRATION_ID=...); elsewhere a line begins
+// with the UTC time and the level. Values with blanks, quotes or control characters are quoted and escaped, so that a
+// peer cannot forge a line; a value is cut after 2048 octets. A Log is a cheap handle: copy it. Thread-safe.
 #pragma once
 
-#include <atomic>
 #include <concepts>
+#include <cstdint>
 #include <functional>
 #include <initializer_list>
 #include <memory>
+#include <mutex>
+#include <optional>
 #include <string>
 #include <string_view>
+#include <vector>
 
 #include "runtime/clock.h"
 #include "runtime/result.h"
@@ -49,9 +52,10 @@ class RateLimit {
  private:
   const std::uint32_t burst_;
   const Duration interval_;
-  std::atomic<std::int64_t> window_start_{INT64_MIN};
-  std::atomic<std::uint32_t> count_{0};
-  std::atomic<std::uint64_t> suppressed_{0};
+  std::mutex mutex_;
+  std::optional<Instant> window_start_;
+  std::uint32_t count_ = 0;
+  std::uint64_t suppressed_ = 0;
 };
 
 class Log {
@@ -81,7 +85,7 @@ class Log {
  private:
   class Implementation;
   std::shared_ptr<Implementation> implementation_;
-  std::string context_;
+  std::vector<Field> context_;
 };
 
 }  // namespace sami

@@ -9,7 +9,7 @@
 namespace sami::service_manager {
 
 void ready();
-void reloading(WallTime now);       // followed by ready()
+void reloading(Instant now);        // followed by ready()
 void stopping();
 void status(const std::string& sentence);
 void alive();                       // feeds the watchdog

@@ -46,7 +46,7 @@ class Worker {
   Result<void> enqueue(Task task);
 
   class Implementation;
-  std::shared_ptr<Implementation> implementation_;
+  std::unique_ptr<Implementation> implementation_;
 };
 
 }  // namespace sami

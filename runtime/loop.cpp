@@ -1,0 +1,161 @@
+#include "runtime/loop.h"
+
+#define ASIO_STANDALONE
+#include <algorithm>
+#include <asio/io_context.hpp>
+#include <asio/post.hpp>
+#include <asio/signal_set.hpp>
+#include <asio/steady_timer.hpp>
+#include <cassert>
+#include <map>
+#include <mutex>
+#include <unordered_map>
+
+namespace sami {
+namespace {
+
+std::chrono::steady_clock::time_point time_point(Instant at) {
+  return std::chrono::steady_clock::time_point(
+      std::chrono::duration_cast<std::chrono::steady_clock::duration>(Duration(at.nanoseconds)));
+}
+
+}  // namespace
+
+class Loop::Implementation {
+ public:
+  // Foreign threads come in here; the io_context is gone once the loop is.
+  void post(Task task) {
+    const std::lock_guard lock(mutex_);
+    if (context_) asio::post(*context_, std::move(task));
+  }
+  void stop() {
+    const std::lock_guard lock(mutex_);
+    if (context_) context_->stop();
+  }
+
+  void close() {
+    std::unique_ptr<asio::io_context> context;
+    {
+      const std::lock_guard lock(mutex_);
+      context = std::move(context_);
+    }
+    timers_.clear();
+    due_.clear();
+    signals_.clear();
+    wakeup_.reset();
+  }
+
+  TimerId call_at(Instant at, Task task) {
+    const TimerId id = next_timer_++;
+    timers_.emplace(std::pair(at, id), std::move(task));
+    due_.emplace(id, at);
+    arm();
+    return id;
+  }
+
+  bool cancel(TimerId timer) {
+    const auto found = due_.find(timer);
+    if (found == due_.end()) return false;
+    timers_.erase({found->second, timer});
+    due_.erase(found);
+    return true;
+  }
+
+  void on_signal(int number, std::shared_ptr<std::function<void(int)>> handler) {
+    auto& set = signals_[number];
+    set = std::make_unique<asio::signal_set>(*context_, number);
+    wait_for_signal(*set, std::move(handler));
+  }
+
+  void run() {
+    const auto work = asio::make_work_guard(*context_);
+    context_->run();
+    context_->restart();
+  }
+
+  bool run_until(const std::function<bool()>& condition, Duration limit) {
+    const auto work = asio::make_work_guard(*context_);
+    const auto deadline = std::chrono::steady_clock::now() + limit;
+    while (!condition()) {
+      const auto left = deadline - std::chrono::steady_clock::now();
+      if (left <= Duration::zero() || context_->stopped()) break;
+      context_->run_one_for(std::min<Duration>(left, std::chrono::milliseconds(10)));
+    }
+    if (context_->stopped()) context_->restart();
+    return condition();
+  }
+
+ private:
+  void arm() {
+    if (timers_.empty()) return;
+    const Instant first = timers_.begin()->first.first;
+    if (first == Instant::never() || first >= armed_) return;
+    armed_ = first;
+    wakeup_->expires_at(time_point(first));
+    wakeup_->async_wait([this](const asio::error_code& error) {
+      if (!error) fire();
+    });
+  }
+
+  void fire() {
+    armed_ = Instant::never();
+    const Instant now = system_clock().now();
+    const TimerId end = next_timer_;  // timers that these tasks set come next time
+    for (auto timer = timers_.begin(); timer != timers_.end() && timer->first.first <= now;) {
+      if (timer->first.second >= end) {
+        ++timer;
+        continue;
+      }
+      auto node = timers_.extract(timer);
+      due_.erase(node.key().second);
+      node.mapped()();
+      timer = timers_.begin();
+    }
+    arm();
+  }
+
+  void wait_for_signal(asio::signal_set& set, std::shared_ptr<std::function<void(int)>> handler) {
+    set.async_wait([this, &set, handler](const asio::error_code& error, int number) {
+      if (error) return;
+      wait_for_signal(set, handler);  // first: the handler may replace the set
+      (*handler)(number);
+    });
+  }
+
+  std::mutex mutex_;
+  std::unique_ptr<asio::io_context> context_ = std::make_unique<asio::io_context>();
+  // Loop thread only, from here.
+  std::unique_ptr<asio::steady_timer> wakeup_ = std::make_unique<asio::steady_timer>(*context_);
+  Instant armed_ = Instant::never();
+  TimerId next_timer_ = 1;
+  std::map<std::pair<Instant, TimerId>, Task> timers_;
+  std::unordered_map<TimerId, Instant> due_;
+  std::map<int, std::unique_ptr<asio::signal_set>> signals_;
+};
+
+Loop::Loop() : implementation_(std::make_shared<Implementation>()) {}
+Loop::~Loop() { implementation_->close(); }
+
+void Loop::post(Task task) { implementation_->post(std::move(task)); }
+
+Executor Loop::executor() const {
+  return [implementation = implementation_](Task task) { implementation->post(std::move(task)); };
+}
+
+Loop::TimerId Loop::call_at(Instant at, Task task) { return implementation_->call_at(at, std::move(task)); }
+Loop::TimerId Loop::call_after(Duration after, Task task) { return call_at(now() + after, std::move(task)); }
+bool Loop::cancel(TimerId timer) { return implementation_->cancel(timer); }
+Instant Loop::now() const { return system_clock().now(); }
+
+void Loop::on_signals(std::initializer_list<int> signals, std::function<void(int)> handler) {
+  const auto shared = std::make_shared<std::function<void(int)>>(std::move(handler));
+  for (const int number : signals) implementation_->on_signal(number, shared);
+}
+
+void Loop::run() { implementation_->run(); }
+void Loop::stop() { implementation_->stop(); }
+bool Loop::run_until(const std::function<bool()>& condition, Duration limit) {
+  return implementation_->run_until(condition, limit);
+}
+
+}  // namespace sami
