@@ -5,8 +5,6 @@
 #include <fmt/ranges.h>
 
 #include <array>
-#include <charconv>
-#include <cstring>
 
 namespace sami::tde {
 
@@ -142,31 +140,7 @@ common::PeerSelector PrefixSet::selector() const {
   return selector;
 }
 
-Result<common::Prefix> parse_prefix(std::string_view text) {
-  const auto wrong = [&](std::string_view why) {
-    return failure(ErrorKind::InvalidInput,
-                   fmt::format("\"{}\" is no prefix: {}; expected for example 10.1.2.0/24 or fd00::/8", text, why));
-  };
-  const std::size_t slash = text.find('/');
-  const std::string address(text.substr(0, slash));
-  const bool v6 = address.find(':') != std::string::npos;
-  std::array<char, 16> octets{};
-  if (inet_pton(v6 ? AF_INET6 : AF_INET, address.c_str(), octets.data()) != 1) return wrong("the address is malformed");
-  const std::uint32_t maximum = v6 ? 128 : 32;
-  std::uint32_t length = maximum;
-  if (slash != std::string_view::npos) {
-    const std::string_view digits = text.substr(slash + 1);
-    const auto [end, error] = std::from_chars(digits.data(), digits.data() + digits.size(), length);
-    if (error != std::errc() || end != digits.data() + digits.size() || length > maximum) {
-      return wrong(fmt::format("the length is not a number from 0 to {}", maximum));
-    }
-  }
-  const std::string_view all(octets.data(), maximum / 8);
-  for (std::uint32_t position = length; position < maximum; ++position) {
-    if (bit_of(all, position)) return wrong(fmt::format("bits beyond the length {} are set", length));
-  }
-  return prefix_of(std::string(all), length);
-}
+common::Prefix to_message(const AddressPrefix& prefix) { return prefix_of(prefix.address, prefix.length); }
 
 std::string to_string(const common::Prefix& prefix) {
   std::array<char, INET6_ADDRSTRLEN> text{};

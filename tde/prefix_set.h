@@ -8,21 +8,19 @@
 #include <vector>
 
 #include "interfaces/common/common.pb.h"
-#include "runtime/result.h"
+#include "runtime/config.h"
 
 namespace sami::tde {
 
 namespace common = ::sami::common::v1;
 
-// "10.1.2.0/24", "fd00::/8", or an address alone. Error: InvalidInput, saying what was expected; bits beyond the
-// length must be zero.
-Result<common::Prefix> parse_prefix(std::string_view text);
+common::Prefix to_message(const AddressPrefix& prefix);
 std::string to_string(const common::Prefix& prefix);
 
 class PrefixSet {
  public:
   PrefixSet() = default;                             // empty
-  explicit PrefixSet(const common::Prefix& prefix);  // as parse_prefix() makes it
+  explicit PrefixSet(const common::Prefix& prefix);  // bits beyond the length are zero
 
   bool empty() const;
   bool contains(std::string_view address) const;     // 4 or 16 octets

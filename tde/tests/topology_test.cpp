@@ -21,7 +21,7 @@ HostReference reference(const std::string& text) {
 TopologyDescription::Path path(const std::string& server, const std::vector<std::string>& to,
                                const std::vector<std::string>& through) {
   TopologyDescription::Path path{server, {}, {}, "paths[9]"};
-  for (const auto& prefix : to) path.to.push_back(parse_prefix(prefix).value());
+  for (const auto& prefix : to) path.to.push_back(to_message(parse_prefix(prefix).value()));
   for (const auto& host : through) path.through.push_back(reference(host));
   return path;
 }

@@ -1,0 +1,120 @@
+#include "soa/config.h"
+
+#include <fmt/format.h>
+#include <fmt/ranges.h>
+
+#include <set>
+
+#include "interfaces/transport/pki.h"
+#include "runtime/notify.h"
+
+namespace sami::soa {
+namespace {
+
+namespace if_m_a = ::sami::if_m_a::v1;
+
+void read_context(Section& section, std::set<std::string>& names, if_m_a::Register& profile) {
+  auto* context = profile.add_contexts();
+  context->set_name(section.text("name"));
+  if (!names.insert(context->name()).second) section.reject("name", context->name(), "each context once");
+  Section& zones = section.section("zones");
+  for (const auto& vn : zones.keys()) {
+    const auto zone = static_cast<std::uint32_t>(zones.integer(vn, {0, 65'535}));
+    (*context->mutable_vn_zone())[vn] = zone;
+  }
+  if (context->vn_zone().empty()) section.reject("zones", "none", "at least one {virtual network: conntrack zone}");
+}
+
+void read_external_address(Section& section, std::set<std::string>& addresses, if_m_a::Register& profile) {
+  auto* external = profile.add_external_addresses();
+  external->set_address(section.address("address"));
+  external->set_moves_with_subject(section.boolean("moves_with_subject", false));
+  if (!addresses.insert(external->address()).second) {
+    section.reject("address", "the same address again", "each address once");
+  }
+}
+
+protocol::SoaConfig read_machine(Section& root) {
+  protocol::SoaConfig machine;
+  machine.host = root.text("name");
+  machine.software_version = SAMI_VERSION;
+  machine.profile.set_host(machine.host);
+  std::set<std::string> contexts, addresses;
+  for (Section* context : root.sections("contexts")) read_context(*context, contexts, machine.profile);
+  if (contexts.empty()) root.reject("contexts", "none", "at least one; {name: default, zones: {...}} on a simple host");
+  for (Section* external : root.sections("external_addresses")) {
+    read_external_address(*external, addresses, machine.profile);
+  }
+  Section& limits = root.section("limits");
+  machine.max_open_transfers = static_cast<std::uint32_t>(limits.integer("transfers", {1, 65'536}, 256));
+  machine.max_records_per_transfer =
+      static_cast<std::uint64_t>(limits.integer("records_per_transfer", {1, 100'000'000}, 1'000'000));
+  machine.profile.set_max_concurrent_transfers(machine.max_open_transfers);
+  return machine;
+}
+
+transport::ClientConfig read_client(Section& root) {
+  transport::ClientConfig client;
+  client.target = root.endpoint("master");
+  client.master_name = root.text("master_name");
+  Section& pki = root.section("pki");
+  client.credentials = {pki.path("ca"), pki.path("certificate"), pki.path("key")};
+  return client;
+}
+
+}  // namespace
+
+Result<Settings> read_settings(Config config) {
+  Section& root = config.root();
+  Settings settings;
+  settings.domain = root.text("domain");
+  settings.agent.machine = read_machine(root);
+  const std::string& name = settings.agent.machine.host;
+  if (auto named = transport::check_name(name); !named && !name.empty()) {
+    root.reject("name", name, named.error().message);
+  }
+  settings.agent.machine.identity = transport::Identity{settings.domain, "soa", name}.uri();
+  settings.client = read_client(root);
+  settings.state = root.path("state");
+  settings.control_socket = root.path("control_socket", "/run/sami/soa.sock");
+  Section& tracking = root.section("classes").section("connection_tracking");
+  settings.connection_tracking.capacity =
+      static_cast<std::uint64_t>(tracking.integer("capacity", {1, 100'000'000}, 200'000));
+  settings.connection_tracking.hold = tracking.seconds("hold_seconds", {10, 86'400}, 3'600);
+  settings.log_level = root.section("log").choice<LogLevel>("level",
+                                                            {{"trace", LogLevel::Trace},
+                                                             {"debug", LogLevel::Debug},
+                                                             {"info", LogLevel::Info},
+                                                             {"warning", LogLevel::Warning},
+                                                             {"error", LogLevel::Error}},
+                                                            LogLevel::Info);
+  const auto errors = config.errors();
+  if (!errors.empty()) return failure(ErrorKind::InvalidInput, fmt::format("{}", fmt::join(errors, "\n")));
+  return settings;
+}
+
+Result<Settings> load_settings(const std::string& path) {
+  auto settings = read_settings(Config::load(path));
+  if (!settings) return settings;
+  const auto certificate = pki::check_credentials(settings->client.credentials);
+  if (!certificate)
+    return failure(ErrorKind::InvalidInput, fmt::format("{}: pki: {}", path, certificate.error().message));
+  if (certificate->identity.uri() != settings->agent.machine.identity) {
+    return failure(ErrorKind::InvalidInput, fmt::format("{}: pki.certificate: found the identity {}, expected {}", path,
+                                                        certificate->identity.uri(), settings->agent.machine.identity));
+  }
+  return settings;
+}
+
+void reload(const std::string& path, Loop& loop, Log& log) {
+  service_manager::reloading(loop.now());
+  if (const auto settings = load_settings(path); settings) {
+    log.set_level(settings->log_level);
+    log.info("configuration read again: the log level is taken, anything else needs a restart");
+  } else {
+    log.error("configuration not taken", {Field(settings.error())});
+  }
+  service_manager::ready();
+}
+
+}  // namespace sami::soa

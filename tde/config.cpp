@@ -1,0 +1,178 @@
+#include "tde/config.h"
+
+#include <fmt/format.h>
+#include <fmt/ranges.h>
+
+#include <map>
+
+#include "interfaces/transport/pki.h"
+#include "runtime/notify.h"
+
+namespace sami::tde {
+namespace {
+
+// Parts of the description by the name that the topology gives back when it finds a contradiction.
+struct Part {
+  Section* section = nullptr;
+  std::string key;
+};
+using Parts = std::map<std::string, Part>;
+
+void read_interface(Section& section, common::Interface& interface) {
+  interface.set_vn_name(section.text("vn"));
+  interface.set_vnid(static_cast<std::uint32_t>(section.integer("vnid", {0, 0xffffff}, 0)));
+  interface.set_mac(section.mac("mac"));
+  for (const auto& address : section.addresses("addresses")) interface.add_addresses(address);
+  for (const auto& prefix : section.prefixes("learned_within")) *interface.add_learned_within() = to_message(prefix);
+  if (interface.addresses().empty() && interface.learned_within().empty()) {
+    section.reject("addresses", "no address", "at least one in addresses or learned_within");
+  }
+  if (interface.addresses_size() > 64) section.reject("addresses", "more than 64", "at most 64 addresses");
+  Section& attachment = section.section("attachment");
+  for (const auto& host : attachment.keys()) (*interface.mutable_attachment())[host] = attachment.text(host);
+}
+
+TopologyDescription::Vm read_vm(Section& section, std::string where) {
+  TopologyDescription::Vm vm;
+  vm.where = std::move(where);
+  vm.subject.set_id(section.text("id"));
+  if (vm.subject.id().size() > 128) section.reject("id", "a longer text", "at most 128 characters");
+  vm.subject.set_kind(section.choice<common::SubjectKind>("kind",
+                                                          {{"vm", common::SUBJECT_KIND_VM},
+                                                           {"server", common::SUBJECT_KIND_SERVER},
+                                                           {"appliance", common::SUBJECT_KIND_APPLIANCE}},
+                                                          common::SUBJECT_KIND_VM));
+  vm.server = section.text("server");
+  const auto interfaces = section.sections("interfaces");
+  for (Section* interface : interfaces) read_interface(*interface, *vm.subject.add_interfaces());
+  if (interfaces.empty() || interfaces.size() > 32) {
+    section.reject("interfaces", std::to_string(interfaces.size()), "1 to 32 interfaces");
+  }
+  return vm;
+}
+
+HostReference to_reference(Section& section, const std::string& text) {
+  const std::size_t slash = text.find('/');
+  HostReference reference{text.substr(0, slash), slash == std::string::npos ? "" : text.substr(slash + 1)};
+  if (reference.host.empty() || (slash != std::string::npos && reference.context.empty()) ||
+      reference.context.find('/') != std::string::npos) {
+    section.reject("through", text, "\"host\" or \"host/context\"");
+  }
+  if (reference.context == "default") reference.context.clear();
+  return reference;
+}
+
+TopologyDescription::Path read_path(Section& section, std::string where) {
+  TopologyDescription::Path path;
+  path.where = std::move(where);
+  path.server = section.text("server");
+  for (const auto& prefix : section.prefixes("to")) path.to.push_back(to_message(prefix));
+  if (path.to.empty()) section.reject("to", "no prefix", "at least one; 0.0.0.0/0 is every IPv4 peer");
+  for (const auto& host : section.texts("through", {})) path.through.push_back(to_reference(section, host));
+  return path;
+}
+
+TopologyDescription read_topology(Section& section, Parts& parts) {
+  TopologyDescription description;
+  const auto part = [&parts](std::string_view list, std::size_t index, Section* at, std::string_view key) {
+    std::string where = fmt::format("{}[{}]", list, index);
+    parts[where] = Part{at, std::string(key)};
+    return where;
+  };
+  for (const auto& name : section.texts("servers")) {
+    description.servers.push_back({name, part("servers", description.servers.size(), &section, "servers")});
+  }
+  for (Section* host : section.sections("state_hosts")) {
+    const std::string where = part("state_hosts", description.state_hosts.size(), host, "name");
+    description.state_hosts.push_back({host->text("name"), host->texts("roles"), where});
+  }
+  for (Section* vm : section.sections("vms")) {
+    description.vms.push_back(read_vm(*vm, part("vms", description.vms.size(), vm, "id")));
+  }
+  for (Section* path : section.sections("paths")) {
+    description.paths.push_back(read_path(*path, part("paths", description.paths.size(), path, "to")));
+  }
+  return description;
+}
+
+protocol::GateConfig read_gate(Section& section) {
+  protocol::GateConfig gate;
+  gate.standby_deadline = section.milliseconds("standby_ms", {1, 86'400'000}, 300'000);
+  gate.verdict_deadline = section.milliseconds("verdict_ms", {1, 600'000}, 3'000);
+  gate.no_verdict = section.choice<protocol::NoVerdictPolicy>(
+      "no_verdict", {{"cancel", protocol::NoVerdictPolicy::Cancel}, {"continue", protocol::NoVerdictPolicy::Continue}},
+      protocol::NoVerdictPolicy::Cancel);
+  gate.software_version = SAMI_VERSION;
+  return gate;
+}
+
+transport::ClientConfig read_client(Section& root) {
+  transport::ClientConfig client;
+  client.target = root.endpoint("master");
+  client.master_name = root.text("master_name");
+  Section& pki = root.section("pki");
+  client.credentials = {pki.path("ca"), pki.path("certificate"), pki.path("key")};
+  return client;
+}
+
+}  // namespace
+
+Result<Settings> read_settings(Config config) {
+  Section& root = config.root();
+  Parts parts;
+  EntityConfig entity;
+  entity.name = root.text("name");
+  if (auto named = transport::check_name(entity.name); !named && !entity.name.empty()) {
+    root.reject("name", entity.name, named.error().message);
+  }
+  const std::string domain = root.text("domain");
+  entity.gate = read_gate(root.section("gate"));
+  entity.gate.identity = transport::Identity{domain, "tde", entity.name}.uri();
+  transport::ClientConfig client = read_client(root);
+  const std::string state = root.path("state");
+  const std::string control_socket = root.path("control_socket", "/run/sami/tde.sock");
+  TopologyDescription description = read_topology(root.section("topology"), parts);
+  for (const auto& vm : description.vms) entity.gate.subjects.push_back(vm.subject.id());
+  const auto level = root.section("log").choice<LogLevel>("level",
+                                                          {{"trace", LogLevel::Trace},
+                                                           {"debug", LogLevel::Debug},
+                                                           {"info", LogLevel::Info},
+                                                           {"warning", LogLevel::Warning},
+                                                           {"error", LogLevel::Error}},
+                                                          LogLevel::Info);
+  auto errors = config.errors();
+  if (!errors.empty()) return failure(ErrorKind::InvalidInput, fmt::format("{}", fmt::join(errors, "\n")));
+  auto topology = Topology::make(std::move(description));
+  if (!topology) {
+    const Part& part = parts.at(topology.error().where);
+    part.section->reject(part.key, topology.error().found, topology.error().expected);
+    return failure(ErrorKind::InvalidInput, fmt::format("{}", fmt::join(config.errors(), "\n")));
+  }
+  return Settings{domain, std::move(entity), std::move(*topology), std::move(client), state, control_socket, level};
+}
+
+Result<Settings> load_settings(const std::string& path) {
+  auto settings = read_settings(Config::load(path));
+  if (!settings) return settings;
+  const auto certificate = pki::check_credentials(settings->client.credentials);
+  if (!certificate)
+    return failure(ErrorKind::InvalidInput, fmt::format("{}: pki: {}", path, certificate.error().message));
+  if (certificate->identity.uri() != settings->entity.gate.identity) {
+    return failure(ErrorKind::InvalidInput, fmt::format("{}: pki.certificate: found the identity {}, expected {}", path,
+                                                        certificate->identity.uri(), settings->entity.gate.identity));
+  }
+  return settings;
+}
+
+void reload(const std::string& path, Loop& loop, Log& log) {
+  service_manager::reloading(loop.now());
+  if (const auto settings = load_settings(path); settings) {
+    log.set_level(settings->log_level);
+    log.info("configuration read again: the log level is taken, anything else needs a restart");
+  } else {
+    log.error("configuration not taken", {Field(settings.error())});
+  }
+  service_manager::ready();
+}
+
+}  // namespace sami::tde
