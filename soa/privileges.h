@@ -1,5 +1,5 @@
 // What sami-soa may do. It needs CAP_NET_ADMIN, in the user namespace of its network namespace, and nothing else:
-// ctnetlink, and net.netfilter.* settings (the files belong to root, the kernel checks the capability). Its folders and
+// ctnetlink, and net.netfilter.* settings (files of root, where the kernel checks the capability). Its folders and
 // keys belong to the user it runs as.
 #pragma once
 
@@ -7,8 +7,8 @@
 
 namespace sami::soa {
 
-// Gives up every other capability, for good, and the means to get more (no_new_privs). Call it while the process has one
-// thread: capabilities belong to threads. umask 077. Error: Failed (CAP_NET_ADMIN is missing: says how to give it).
+// Gives up every other capability, for good, and the means to get more (no_new_privs). Call it while the process has
+// one thread: capabilities belong to threads. Error: Failed (CAP_NET_ADMIN is missing; it says how to give it).
 Result<void> keep_net_admin_only();
 
 }  // namespace sami::soa

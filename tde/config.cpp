@@ -11,6 +11,8 @@
 namespace sami::tde {
 namespace {
 
+constexpr std::size_t kMaximumInventory = 900 * 1024;  // it is one message, of at most 1 MiB
+
 // Parts of the description by the name that the topology gives back when it finds a contradiction.
 struct Part {
   Section* section = nullptr;
@@ -132,7 +134,15 @@ Result<Settings> read_settings(Config config) {
   const std::string state = root.path("state");
   const std::string control_socket = root.path("control_socket", "/run/sami/tde.sock");
   TopologyDescription description = read_topology(root.section("topology"), parts);
-  for (const auto& vm : description.vms) entity.gate.subjects.push_back(vm.subject.id());
+  std::size_t inventory = 0;
+  for (const auto& vm : description.vms) {
+    entity.gate.subjects.push_back(vm.subject.id());
+    inventory += vm.subject.ByteSizeLong() + vm.server.size() + 16;
+  }
+  if (inventory > kMaximumInventory) {
+    root.reject("topology", fmt::format("{} VMs ({} octets)", description.vms.size(), inventory),
+                fmt::format("at most {} octets of them; share them among several TDEs", kMaximumInventory));
+  }
   const auto level = root.section("log").choice<LogLevel>("level",
                                                           {{"trace", LogLevel::Trace},
                                                            {"debug", LogLevel::Debug},

@@ -126,6 +126,8 @@ class Entity {
   const MoveStatus* move_of(const std::string& subject_id, bool decided) const;
   std::string place_of(const std::string& subject_id) const;
 
+  static constexpr std::string_view kCounterKey = "tde/next_notification";
+
   EntityConfig config_;
   Topology topology_;
   EntityPorts ports_;
