@@ -37,12 +37,14 @@ class Session {
   // Sends what is queued, then ends the stream; the peer sees the reason. on_closed follows. Once is enough.
   virtual void close(const std::string& reason) = 0;
   virtual const Identity& peer() const = 0;
+  // Octets that were sent and have not left yet. Any thread. A relay leaves out what is repeated anyway while it is high.
+  virtual std::size_t queued_bytes() const { return 0; }
 };
 using AgentSession = Session<if_m_a::v1::MasterMessage>;
 using TdeSession = Session<if_m_t::v1::MasterMessage>;
 
 // The SOM's side. Only peers with a certificate of the CA, of the right domain and role, get as far as on_open; on_closed
-// follows each on_open exactly once, also when the server is stopped. Every handler must be set.
+// follows each on_open exactly once, unless the server is destroyed before. Every handler must be set.
 struct MasterHandlers {
   std::function<void(std::shared_ptr<AgentSession>)> on_agent_open;
   std::function<void(const std::shared_ptr<AgentSession>&, if_m_a::v1::AgentMessage)> on_agent_message;
@@ -56,7 +58,7 @@ struct MasterHandlers {
 };
 
 // The dialling side. One session at a time; it reconnects by itself with bounded, jittered backoff (100 ms to 5 s)
-// until destroyed.
+// until destroyed (not from inside one of its handlers).
 template <typename Outgoing, typename Incoming>
 class Client {
  public:
