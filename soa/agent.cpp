@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <set>
 
 #include "runtime/config.h"
 
@@ -305,14 +306,14 @@ Result<common::Subject> Agent::find_subject(const std::string& id_or_address) co
   }
   common::Subject subject;
   subject.set_id(id_or_address);
+  std::set<std::string> networks;
   for (const auto& context : config_.machine.profile.contexts()) {
-    for (const auto& [vn, zone] : context.vn_zone()) {
-      const auto& interfaces = subject.interfaces();
-      if (std::any_of(interfaces.begin(), interfaces.end(), [&](const auto& i) { return i.vn_name() == vn; })) continue;
-      auto* interface = subject.add_interfaces();
-      interface->set_vn_name(vn);
-      interface->add_addresses(*address);
-    }
+    for (const auto& [network, zone] : context.vn_zone()) networks.insert(network);
+  }
+  for (const auto& network : networks) {
+    auto* interface = subject.add_interfaces();
+    interface->set_vn_name(network);
+    interface->add_addresses(*address);
   }
   return subject;
 }
