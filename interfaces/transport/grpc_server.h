@@ -1,8 +1,9 @@
 // gRPC servers: the SOM's port with mTLS, and a daemon's local control socket.
 //
 // TLS 1.3; a client certificate of the CA is required. Who may call what is decided here, in one place, before a method
-// runs: IF(M,A) role soa, IF(M,T) role tde, Master roles operator and som, and viewer for what alters nothing; whatever
-// else is denied. The certificate's domain must be the server's own.
+// runs: IF(M,A) role soa, IF(M,T) role tde, Master role operator, and viewer for what alters nothing (access.h); whatever
+// else is denied. The certificate's domain must be the server's own. Connections are accepted by an own thread
+// (listener.h), because gRPC 1.51 stops listening for good when descriptors run out once.
 #pragma once
 
 #include <memory>
