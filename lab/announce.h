@@ -3,14 +3,16 @@
 #pragma once
 
 #include <string>
+#include <utility>
+#include <vector>
 
 #include "runtime/result.h"
 
 namespace sami::lab {
 
-// `device` names the interface inside the namespace; its own MAC address is announced. Errors: InvalidInput (not an
-// IPv4 address, no such interface), Failed.
-Result<void> announce_address(const std::string& network_namespace, const std::string& device,
-                              const std::string& address);
+// {device inside the namespace, address}: for each, the device's own MAC address is announced, in this order. Errors:
+// InvalidInput (not an IPv4 address, no such interface), Failed.
+Result<void> announce_addresses(const std::string& network_namespace,
+                                const std::vector<std::pair<std::string, std::string>>& addresses);
 
 }  // namespace sami::lab

@@ -20,25 +20,25 @@ namespace sami::lab {
 // What it does other than it is told.
 struct Misbehaviour {
   enum class At { Never, Announced, StandingBy, Paused, Instructed, Resumed };
-  bool continue_on_cancel = false;     // goes on against the verdict
-  bool cancel_on_continue = false;     // goes back against the verdict
-  bool pause_without_leave = false;    // does not wait for MayPause
-  At cancel_at = At::Never;            // gives the move up by itself on reaching this point (before Resumed)
-  At die_at = At::Never;               // says and does nothing any more from this point on
+  bool continue_on_cancel = false;   // goes on against the verdict
+  bool cancel_on_continue = false;   // goes back against the verdict
+  bool pause_without_leave = false;  // does not wait for MayPause
+  At cancel_at = At::Never;          // gives the move up by itself on reaching this point (before Resumed)
+  At die_at = At::Never;             // says and does nothing any more from this point on
 };
 
 struct MoveOptions {
   bool with_sami = true;
   bool force = false;
-  std::chrono::milliseconds pause{0};             // the VM stays paused for at least so long
-  std::chrono::milliseconds deadline{60000};      // for every single wait
+  std::chrono::milliseconds pause{0};         // the VM stays paused for at least so long
+  std::chrono::milliseconds deadline{60000};  // for every single wait
   Misbehaviour misbehaviour;
   // Called on reaching each point, before anything else is done there; a test kills daemons in it.
   std::function<void(Misbehaviour::At)> on_reaching;
 };
 
 struct MoveStep {
-  double milliseconds = 0;   // since the move began
+  double milliseconds = 0;  // since the move began
   std::string what;
 };
 

@@ -86,9 +86,9 @@ Result<Lab> Lab::up(const LabOptions& options) {
   std::error_code reason;
   fs::create_directories(labs_folder(), reason);
   if (!fs::create_directory(lab.folder(), reason)) {
-    return reason ? Result<Lab>(failure(ErrorKind::Failed, fmt::format("cannot make {}: {}", lab.folder(), reason.message())))
-                  : Result<Lab>(failure(ErrorKind::InvalidInput,
-                                        fmt::format("lab {0} exists; `sami-lab down {0}` removes it", options.name)));
+    if (reason) return failure(ErrorKind::Failed, fmt::format("cannot make {}: {}", lab.folder(), reason.message()));
+    return failure(ErrorKind::InvalidInput,
+                   fmt::format("lab {0} exists; `sami-lab down {0}` removes it", options.name));
   }
   fs::permissions(lab.folder(), fs::perms::owner_all, reason);
   auto built = lab.build();
@@ -209,14 +209,12 @@ Result<void> Lab::detach(const std::string& vm) {
 Result<void> Lab::attach(const std::string& vm, const std::string& server) {
   auto where = placement(vm, server);
   if (!where) return tl::unexpected(where.error());
-  const auto known = find_vm(vm);
   auto done = ip_batch(namespace_of(server), {fmt::format("link set {} up", where->port)});
   if (!done) return done;
   state_.places[vm] = server;
   if (auto saved = save_state(); !saved) return saved;
   if (auto up = wait_until_running(namespace_of(server), where->port); !up) return up;
-  if (auto up = wait_until_running(namespace_of(vm), "eth0"); !up) return up;
-  return announce_address(namespace_of(vm), "eth0", known->address);
+  return wait_until_running(namespace_of(vm), "eth0");
 }
 
 Result<void> Lab::announce(const std::string& vm, const std::string& server) {
@@ -231,10 +229,8 @@ Result<void> Lab::announce(const std::string& vm, const std::string& server) {
     if (other.server == server) continue;
     if (auto done = ip_batch(namespace_of(other.firewall), commands.withdraw); !done) return done;
   }
-  for (const auto& [device, address] : commands.gratuitous) {
-    if (auto done = announce_address(namespace_of(where->firewall), device, address); !done) return done;
-  }
-  return {};
+  if (auto done = announce_addresses(namespace_of(where->firewall), commands.gratuitous); !done) return done;
+  return announce_addresses(namespace_of(vm), {{"eth0", known->address}});
 }
 
 Result<void> Lab::set_loss(int percent) {

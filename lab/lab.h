@@ -14,10 +14,10 @@
 namespace sami::lab {
 
 struct LabOptions {
-  std::string name = "usecase1";   // 1..24 of a-z, 0-9 and '-'
+  std::string name = "usecase1";  // 1..24 of a-z, 0-9 and '-'
   Nat nat = Nat::None;
   bool with_sami = true;
-  std::string binaries;            // folder with the daemons; empty: where this program is
+  std::string binaries;  // folder with the daemons; empty: where this program is
 };
 
 // $SAMI_LAB_FOLDER, else /run/sami-lab.
@@ -48,8 +48,8 @@ class Lab {
   std::string place_of(const std::string& vm) const;
 
   // The mechanics of a live migration, each idempotent. None of them tells SAMI anything.
-  Result<void> detach(const std::string& vm);                               // its ports go down everywhere
-  Result<void> attach(const std::string& vm, const std::string& server);    // its port there goes up; its place is there
+  Result<void> detach(const std::string& vm);                             // its ports go down everywhere
+  Result<void> attach(const std::string& vm, const std::string& server);  // its port there goes up; its place is there
   Result<void> announce(const std::string& vm, const std::string& server);  // there, and no longer elsewhere
 
   // The core drops so many percent of the packets it forwards, at random.

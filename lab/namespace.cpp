@@ -71,8 +71,8 @@ Result<void> inside_namespace(const std::string& name, const std::function<void(
     const int reason = errno;
     if (handle >= 0) ::close(handle);
     if (!entered) {
-      error = Error{ErrorKind::Failed, fmt::format("cannot enter network namespace {}: {}", name, std::strerror(reason)),
-                    reason};
+      const auto text = fmt::format("cannot enter network namespace {}: {}", name, std::strerror(reason));
+      error = Error{ErrorKind::Failed, text, reason};
       return;
     }
     action();
@@ -89,7 +89,8 @@ Result<void> set_sysctl(const std::string& name, const std::string& key, const s
   auto entered = inside_namespace(name, [&] {
     const int file = ::open(path.c_str(), O_WRONLY | O_CLOEXEC);
     if (file < 0) {
-      error = Error{ErrorKind::Unsupported, fmt::format("{}: no setting {}: {}", name, key, std::strerror(errno)), errno};
+      const auto text = fmt::format("{}: no setting {}: {}", name, key, std::strerror(errno));
+      error = Error{ErrorKind::Unsupported, text, errno};
       return;
     }
     if (::write(file, value.data(), value.size()) != static_cast<ssize_t>(value.size())) {

@@ -69,14 +69,14 @@ Result<pid_t> spawn(const std::vector<std::string>& arguments, const std::string
   pid_t pid = -1;
   int refused = 0;
   // A thread's children are born in its namespace.
-  auto entered = inside_namespace(network_namespace, [&] {
-    refused = ::posix_spawnp(&pid, raw[0], &actions, &attributes, raw.data(), environ);
-  });
+  auto entered = inside_namespace(
+      network_namespace, [&] { refused = ::posix_spawnp(&pid, raw[0], &actions, &attributes, raw.data(), environ); });
   posix_spawn_file_actions_destroy(&actions);
   posix_spawnattr_destroy(&attributes);
   if (!entered) return tl::unexpected(entered.error());
   if (refused != 0) {
-    return failure(ErrorKind::Failed, fmt::format("cannot start {}: {}", arguments[0], std::strerror(refused)), refused);
+    return failure(ErrorKind::Failed, fmt::format("cannot start {}: {}", arguments[0], std::strerror(refused)),
+                   refused);
   }
   return pid;
 }
@@ -111,6 +111,7 @@ int left_until(SteadyClock::time_point end) {
 // Feeds and drains the program's pipes until both outputs are closed. False: the deadline passed.
 bool exchange(const RunOptions& options, int& input, int output, int error_output, RunResult& result) {
   const BrokenPipesAreErrors guard;
+  ::fcntl(input, F_SETFL, O_NONBLOCK);
   const auto end = SteadyClock::now() + options.deadline;
   std::size_t fed = 0;
   int open_outputs = 2;
@@ -127,7 +128,7 @@ bool exchange(const RunOptions& options, int& input, int output, int error_outpu
     if (waiting[0].fd >= 0 && waiting[0].revents != 0) {
       const auto count = ::write(input, options.input.data() + fed, options.input.size() - fed);
       if (count > 0) fed += static_cast<std::size_t>(count);
-      if (count < 0 || fed == options.input.size()) {
+      if ((count < 0 && errno != EAGAIN) || fed == options.input.size()) {
         ::close(input);
         input = waiting[0].fd = -1;
       }
@@ -154,8 +155,8 @@ Result<RunResult> run(const std::vector<std::string>& arguments, const RunOption
   auto output = make_pipe();
   auto error_output = make_pipe();
   if (!output || !error_output) return failure(ErrorKind::Failed, "cannot make a pipe", errno);
-  auto pid = spawn(arguments, options.network_namespace, input->read_end, output->write_end, error_output->write_end,
-                   false);
+  auto pid =
+      spawn(arguments, options.network_namespace, input->read_end, output->write_end, error_output->write_end, false);
   close_all({input->read_end, output->write_end, error_output->write_end});
   if (!pid) {
     close_all({input->write_end, output->read_end, error_output->read_end});
@@ -208,7 +209,8 @@ bool is_running(const ProcessIdentity& process) {
 Result<void> signal_process(const ProcessIdentity& process, int signal) {
   if (!is_running(process)) return {};
   if (::kill(process.pid, signal) != 0 && errno != ESRCH) {
-    return failure(ErrorKind::Failed, fmt::format("cannot signal process {}: {}", process.pid, std::strerror(errno)), errno);
+    return failure(ErrorKind::Failed, fmt::format("cannot signal process {}: {}", process.pid, std::strerror(errno)),
+                   errno);
   }
   return {};
 }

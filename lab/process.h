@@ -17,10 +17,10 @@
 namespace sami::lab {
 
 struct RunOptions {
-  std::string network_namespace;             // empty: the caller's
-  std::string input;                         // fed to standard input
-  std::chrono::milliseconds deadline{20000}; // then it is killed, and the result is an error
-  bool ignore_status = false;                // else an exit status other than 0 is an error with its standard error
+  std::string network_namespace;              // empty: the caller's
+  std::string input;                          // fed to standard input
+  std::chrono::milliseconds deadline{20000};  // then it is killed, and the result is an error
+  bool ignore_status = false;                 // else an exit status other than 0 is an error with its standard error
 };
 struct RunResult {
   int status = 0;

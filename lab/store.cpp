@@ -12,9 +12,9 @@ namespace {
 using nlohmann::json;
 
 json to_json(const DaemonRecord& daemon) {
-  return {{"name", daemon.name},     {"program", daemon.program},
-          {"node", daemon.node},     {"config", daemon.config},
-          {"log", daemon.log},       {"control_socket", daemon.control_socket},
+  return {{"name", daemon.name},       {"program", daemon.program},
+          {"node", daemon.node},       {"config", daemon.config},
+          {"log", daemon.log},         {"control_socket", daemon.control_socket},
           {"pid", daemon.process.pid}, {"start_time", daemon.process.start_time}};
 }
 

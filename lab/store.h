@@ -12,13 +12,13 @@
 namespace sami::lab {
 
 struct DaemonRecord {
-  std::string name;            // "som1", "fw1", "fw2", "tde1": as in its certificate
-  std::string program;         // "sami-som", ...
+  std::string name;     // "som1", "fw1", "fw2", "tde1": as in its certificate
+  std::string program;  // "sami-som", ...
   std::string node;
   std::string config;
   std::string control_socket;
   std::string log;
-  ProcessIdentity process;     // pid 0: not running
+  ProcessIdentity process;  // pid 0: not running
 };
 
 struct LabState {
@@ -26,9 +26,9 @@ struct LabState {
   std::string usecase = "usecase1";
   Nat nat = Nat::None;
   bool with_sami = false;
-  bool complete = false;                       // false: up has not finished (or died)
+  bool complete = false;  // false: up has not finished (or died)
   std::vector<std::string> nodes;
-  std::map<std::string, std::string> places;   // VM -> server
+  std::map<std::string, std::string> places;  // VM -> server
   std::vector<DaemonRecord> daemons;
 };
 

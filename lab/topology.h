@@ -34,20 +34,20 @@ struct Bridge {
 struct Setting {
   std::string key;
   std::string value;
-  bool optional = false;               // not every kernel has it
+  bool optional = false;  // not every kernel has it
 };
 
 struct Node {
   std::string name;
-  std::string role;                    // for people: "firewall", "virtual machine", ...
+  std::string role;  // for people: "firewall", "virtual machine", ...
   std::vector<Bridge> bridges;
-  std::vector<std::string> commands;   // lines of `ip -batch`, after all interfaces are up
-  std::vector<Setting> settings;       // kernel settings, once all interfaces exist
-  std::string ruleset;                 // for `nft -f -`
+  std::vector<std::string> commands;  // lines of `ip -batch`, after all interfaces are up
+  std::vector<Setting> settings;      // kernel settings, once all interfaces exist
+  std::string ruleset;                // for `nft -f -`
 };
 
 struct Topology {
-  std::vector<Setting> settings;       // of every node, before it has interfaces
+  std::vector<Setting> settings;  // of every node, before it has interfaces
   std::vector<Node> nodes;
   std::vector<Link> links;
 
@@ -64,8 +64,8 @@ Result<void> build_topology(const std::string& lab, const Topology& topology);
 // Removes the namespaces of the nodes that exist, all of them even if one fails; the first error is returned.
 Result<void> remove_topology(const std::string& lab, const std::vector<std::string>& nodes);
 
-// Until the kernel has taken the interface for running: a bridge forwards nothing through a port before that, and it can
-// take a second after its link came up. Error: Failed.
+// Until the kernel has taken the interface for running: a bridge forwards nothing through a port before that, and it
+// can take a second after its link came up. Error: Failed.
 Result<void> wait_until_running(const std::string& network_namespace, const std::string& device);
 
 // Runs lines of `ip -batch` or an nft ruleset in the node's namespace. The whole ruleset is one transaction.

@@ -12,12 +12,18 @@ namespace {
 
 const char* mode_of(TrafficKind kind) {
   switch (kind) {
-    case TrafficKind::TcpServer: return "tcp-server";
-    case TrafficKind::UdpServer: return "udp-server";
-    case TrafficKind::TcpEcho: return "echo";
-    case TrafficKind::TcpUpload: return "upload";
-    case TrafficKind::TcpDownload: return "download";
-    case TrafficKind::Udp: return "udp";
+    case TrafficKind::TcpServer:
+      return "tcp-server";
+    case TrafficKind::UdpServer:
+      return "udp-server";
+    case TrafficKind::TcpEcho:
+      return "echo";
+    case TrafficKind::TcpUpload:
+      return "upload";
+    case TrafficKind::TcpDownload:
+      return "download";
+    case TrafficKind::Udp:
+      return "udp";
   }
   return "";
 }
@@ -49,12 +55,12 @@ Result<TrafficReport> parse(const std::string& line) {
 }  // namespace
 
 Result<Traffic> Traffic::start(const TrafficOptions& options, const std::string& binaries) {
-  auto started = Conversation::start(
-      {binaries + "/sami-lab-traffic", mode_of(options.kind), "--address", options.address, "--port",
-       std::to_string(options.port), "--connections", std::to_string(options.connections), "--interval-ms",
-       std::to_string(options.interval_ms), "--bytes", std::to_string(options.bytes), "--duration-ms",
-       std::to_string(options.duration_ms)},
-      options.network_namespace);
+  auto started =
+      Conversation::start({binaries + "/sami-lab-traffic", mode_of(options.kind), "--address", options.address,
+                           "--port", std::to_string(options.port), "--connections", std::to_string(options.connections),
+                           "--interval-ms", std::to_string(options.interval_ms), "--bytes",
+                           std::to_string(options.bytes), "--duration-ms", std::to_string(options.duration_ms)},
+                          options.network_namespace);
   if (!started) return tl::unexpected(started.error());
   auto first = started->hear(std::chrono::seconds(5));
   if (!first) return tl::unexpected(first.error());

@@ -16,11 +16,11 @@ enum class TrafficKind { TcpServer, UdpServer, TcpEcho, TcpUpload, TcpDownload, 
 struct TrafficOptions {
   TrafficKind kind = TrafficKind::TcpEcho;
   std::string network_namespace;
-  std::string address;         // to listen on (servers), or to connect to
+  std::string address;  // to listen on (servers), or to connect to
   int port = 0;
   int connections = 1;
-  int interval_ms = 20;        // between two messages of a connection; 0 for bulk: as fast as it goes
-  int bytes = 100;             // of a message
+  int interval_ms = 20;  // between two messages of a connection; 0 for bulk: as fast as it goes
+  int bytes = 100;       // of a message
   int duration_ms = 600000;
 };
 
@@ -47,7 +47,7 @@ class Traffic {
   // Returns once it listens, or has begun to connect. Errors: Failed.
   static Result<Traffic> start(const TrafficOptions& options, const std::string& binaries);
   Result<TrafficReport> report();
-  Result<TrafficReport> stop();   // the last report; every later call is an error
+  Result<TrafficReport> stop();  // the last report; every later call is an error
 
   // Until every connection is open (TCP), or has been answered (UDP). Error: Retry, with the report.
   Result<void> wait_until_established(std::chrono::milliseconds deadline = std::chrono::seconds(10));

@@ -8,11 +8,11 @@ namespace sami::lab {
 namespace {
 
 constexpr std::array<std::pair<Nat, std::string_view>, 6> kNatNames{{{Nat::None, "none"},
-                                                                      {Nat::Snat, "snat"},
-                                                                      {Nat::Dnat, "dnat"},
-                                                                      {Nat::Both, "both"},
-                                                                      {Nat::Masquerade, "masquerade"},
-                                                                      {Nat::Shared, "shared"}}};
+                                                                     {Nat::Snat, "snat"},
+                                                                     {Nat::Dnat, "dnat"},
+                                                                     {Nat::Both, "both"},
+                                                                     {Nat::Masquerade, "masquerade"},
+                                                                     {Nat::Shared, "shared"}}};
 
 constexpr const char* kVm1 = "10.1.1.10";
 constexpr const char* kVm1External = "198.51.100.10";
@@ -30,9 +30,7 @@ constexpr int kForwardedPort = 8001;
 bool routes_inside_addresses(Nat nat) { return nat == Nat::None || nat == Nat::Dnat; }
 bool has_external_address(Nat nat) { return nat != Nat::None && nat != Nat::Shared; }
 
-std::string own_external(const std::string& firewall) {
-  return firewall == "fw1" ? "198.51.100.1" : "198.51.100.2";
-}
+std::string own_external(const std::string& firewall) { return firewall == "fw1" ? "198.51.100.1" : "198.51.100.2"; }
 
 std::string translation_rules(Nat nat, const std::string& firewall) {
   std::string prerouting;
@@ -40,8 +38,8 @@ std::string translation_rules(Nat nat, const std::string& firewall) {
   const std::string outside = R"(oifname "ext*" ip saddr 10.1.0.0/16 ip daddr != 10.1.0.0/16 )";
   if (nat == Nat::Dnat || nat == Nat::Both) {
     for (const char* protocol : {"tcp", "udp"}) {
-      prerouting += fmt::format("    iifname \"ext*\" ip daddr {} {} dport {} dnat ip to {}:{}\n", kVm1External, protocol,
-                                kForwardedPort, kVm1, usecase1::kServicePort);
+      prerouting += fmt::format("    iifname \"ext*\" ip daddr {} {} dport {} dnat ip to {}:{}\n", kVm1External,
+                                protocol, kForwardedPort, kVm1, usecase1::kServicePort);
     }
   }
   if (nat == Nat::Both) prerouting += fmt::format("    iifname \"in*\" ip daddr {} dnat ip to {}\n", kService, kVm3);
@@ -203,12 +201,9 @@ namespace usecase1 {
 
 Topology topology(const Usecase1Options& options) {
   Topology all;
-  all.settings = {{"net.ipv6.conf.default.disable_ipv6", "1", true},
-                  {"net.ipv4.conf.all.rp_filter", "0"},
-                  {"net.ipv4.conf.default.rp_filter", "0"},
-                  {"net.ipv4.conf.all.send_redirects", "0"},
-                  {"net.ipv4.conf.default.send_redirects", "0"},
-                  {"net.bridge.bridge-nf-call-iptables", "0", true},
+  all.settings = {{"net.ipv6.conf.default.disable_ipv6", "1", true}, {"net.ipv4.conf.all.rp_filter", "0"},
+                  {"net.ipv4.conf.default.rp_filter", "0"},          {"net.ipv4.conf.all.send_redirects", "0"},
+                  {"net.ipv4.conf.default.send_redirects", "0"},     {"net.bridge.bridge-nf-call-iptables", "0", true},
                   {"net.bridge.bridge-nf-call-arptables", "0", true}};
   all.nodes = {vm("vm1", kVm1, kVm1Mac, "10.1.1.1"),
                vm("vm2", kVm2, kVm2Mac, "10.1.2.1"),

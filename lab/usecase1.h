@@ -50,10 +50,10 @@ struct LabVm {
   std::string mac;
   struct Placement {
     std::string server;
-    std::string port;          // on the server
-    std::string firewall;      // what announces the VM when it is there; empty: nobody has to
+    std::string port;      // on the server
+    std::string firewall;  // what announces the VM when it is there; empty: nobody has to
   };
-  std::vector<Placement> placements;   // the first is where it begins
+  std::vector<Placement> placements;  // the first is where it begins
 };
 
 // How a VM's addresses are announced by a firewall, or are no longer. Commands are lines of `ip -batch`, idempotent.

@@ -80,13 +80,20 @@ Result<Options> parse_options(const std::vector<std::string>& arguments) {
     const auto& name = arguments[i];
     const std::string value = i + 1 < arguments.size() ? arguments[i + 1] : "";
     bool understood = true;
-    if (name == "--address") options.address = value;
-    else if (name == "--port") understood = parse_number<std::uint16_t>(value, 1, 65535, options.port);
-    else if (name == "--connections") understood = parse_number(value, 1, 20000, options.connections);
-    else if (name == "--interval-ms") understood = parse_number(value, 0, 3600000, options.interval_ms);
-    else if (name == "--bytes") understood = parse_number(value, 1, 60000, options.bytes);
-    else if (name == "--duration-ms") understood = parse_number(value, 1, 3600000, options.duration_ms);
-    else return failure(ErrorKind::InvalidInput, fmt::format("unknown argument '{}'", name));
+    if (name == "--address")
+      options.address = value;
+    else if (name == "--port")
+      understood = parse_number<std::uint16_t>(value, 1, 65535, options.port);
+    else if (name == "--connections")
+      understood = parse_number(value, 1, 20000, options.connections);
+    else if (name == "--interval-ms")
+      understood = parse_number(value, 0, 3600000, options.interval_ms);
+    else if (name == "--bytes")
+      understood = parse_number(value, 1, 60000, options.bytes);
+    else if (name == "--duration-ms")
+      understood = parse_number(value, 1, 3600000, options.duration_ms);
+    else
+      return failure(ErrorKind::InvalidInput, fmt::format("unknown argument '{}'", name));
     if (!understood) {
       return failure(ErrorKind::InvalidInput, fmt::format("{}: '{}' is not a number within its range", name, value));
     }

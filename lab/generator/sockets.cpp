@@ -25,8 +25,8 @@ Result<sockaddr_in> resolve(const Options& options) {
 Result<int> give_up(int handle, const Options& options, const char* what) {
   const int reason = errno;
   ::close(handle);
-  return failure(ErrorKind::Failed,
-                 fmt::format("cannot {} {}:{}: {}", what, options.address, options.port, std::strerror(reason)), reason);
+  const auto text = fmt::format("cannot {} {}:{}: {}", what, options.address, options.port, std::strerror(reason));
+  return failure(ErrorKind::Failed, text, reason);
 }
 
 }  // namespace

@@ -15,13 +15,13 @@ namespace {
 struct Connection {
   int handle = -1;
   bool open = false;
-  Microseconds due = 0;             // when the next message goes out
-  Microseconds waiting_since = 0;   // for the answer, or for progress; 0: for nothing
+  Microseconds due = 0;            // when the next message goes out
+  Microseconds waiting_since = 0;  // for the answer, or for progress; 0: for nothing
   Microseconds longest = 0;
-  std::size_t unsent = 0;           // of the present message
+  std::size_t unsent = 0;  // of the present message
   std::size_t unanswered = 0;
-  std::uint64_t position = 0;       // of the pattern, outgoing
-  std::uint64_t expected = 0;       // of the pattern, incoming
+  std::uint64_t position = 0;  // of the pattern, outgoing
+  std::uint64_t expected = 0;  // of the pattern, incoming
   int exchanges = 0;
 };
 

@@ -20,8 +20,8 @@ struct Connection {
   int handle = -1;
   char kind = 0;
   std::string peer;
-  std::string backlog;            // to be echoed
-  std::uint64_t position = 0;     // of the pattern, for U and D
+  std::string backlog;         // to be echoed
+  std::uint64_t position = 0;  // of the pattern, for U and D
   Microseconds progress = 0;
   Microseconds longest = 0;
 };

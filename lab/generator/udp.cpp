@@ -80,7 +80,7 @@ class UdpServer : public Generator {
 struct Flow {
   int handle = -1;
   Microseconds due = 0;
-  Microseconds answered = 0;   // when an answer came last
+  Microseconds answered = 0;  // when an answer came last
   Microseconds longest = 0;
   std::uint32_t next = 0;
   std::map<std::uint32_t, Microseconds> outstanding;

@@ -1,4 +1,6 @@
 // The lab itself, without SAMI: it goes up and down without a trace, and shows the problem that SAMI is for.
+#include "lab/lab.h"
+
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 #include <unistd.h>
@@ -6,7 +8,6 @@
 #include <cstdlib>
 
 #include "lab/checks.h"
-#include "lab/lab.h"
 #include "lab/namespace.h"
 #include "lab/poll.h"
 #include "lab/traffic.h"
@@ -52,9 +53,9 @@ class LabTest : public ::testing::TestWithParam<Nat> {
     auto server = Traffic::start({server_kind, lab.namespace_of(who.server), "0.0.0.0", usecase1::kServicePort},
                                  programs_folder());
     if (!server) throw std::runtime_error(server.error().message);
-    auto client = Traffic::start(
-        {client_kind, lab.namespace_of(who.client), who.server_address, who.port, connections, 20, 100},
-        programs_folder());
+    auto client =
+        Traffic::start({client_kind, lab.namespace_of(who.client), who.server_address, who.port, connections, 20, 100},
+                       programs_folder());
     if (!client) throw std::runtime_error(client.error().message);
     auto open = client->wait_until_established();
     if (!open) throw std::runtime_error(open.error().message);
@@ -143,8 +144,8 @@ TEST_F(LabTest, Vm1ReachesVm2BeforeAndAfterAMove) {
   auto server = Traffic::start({TrafficKind::TcpServer, lab.namespace_of("vm2"), "0.0.0.0", 7001}, programs_folder());
   ASSERT_TRUE(server);
   const auto talk = [&] {
-    auto client = Traffic::start({TrafficKind::TcpEcho, lab.namespace_of("vm1"), "10.1.2.20", 7001, 2, 20},
-                                 programs_folder());
+    auto client =
+        Traffic::start({TrafficKind::TcpEcho, lab.namespace_of("vm1"), "10.1.2.20", 7001, 2, 20}, programs_folder());
     return client && client->wait_until_established() && client->wait_for_progress(3);
   };
   EXPECT_TRUE(talk());
