@@ -9,6 +9,7 @@ namespace sami::som {
 struct Counters {
   std::uint64_t chunks_relayed = 0;
   std::uint64_t bytes_relayed = 0;
+  std::uint64_t chunks_left_out = 0;   // the destination did not keep up; its source repeats them
   std::uint64_t messages_received = 0;
   std::uint64_t messages_refused = 0;
   std::uint64_t sessions_refused = 0;

@@ -7,14 +7,14 @@
 
 namespace sami::som {
 
-void live(Loop& loop, const std::string& config, Shell& shell, const Clock& clock, Log log) {
+void live(Loop& loop, const std::string& config, Shell& shell, Log log) {
   loop.on_signals({SIGTERM, SIGINT}, [&loop, log](int) {
     log.info("stopping");
     service_manager::stopping();
     loop.stop();
   });
-  loop.on_signals({SIGHUP}, [config, &shell, &clock, log](int) mutable {
-    service_manager::reloading(clock.wall());
+  loop.on_signals({SIGHUP}, [config, &loop, &shell, log](int) mutable {
+    service_manager::reloading(loop.now());
     reload(config, shell, log);
     service_manager::ready();
   });

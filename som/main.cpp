@@ -47,7 +47,7 @@ int run(const sami::som::Settings& settings, const std::string& config) {
   auto control = transport::start_local_server(settings.control_socket, {&local.service()});
   if (!control) return failed(control.error());
 
-  som::live(loop, config, shell, system_clock(), log);
+  som::live(loop, config, shell, log);
   loop.run();
   remote.stop();
   local.stop();

@@ -71,6 +71,7 @@ Answer<api::StatusReply> Operator::status() const {
   const Counters& done = shell_.counters();
   counters["chunks_relayed"] = done.chunks_relayed;
   counters["bytes_relayed"] = done.bytes_relayed;
+  counters["chunks_left_out"] = done.chunks_left_out;
   counters["messages_received"] = done.messages_received;
   counters["messages_refused"] = done.messages_refused;
   counters["sessions_refused"] = done.sessions_refused;

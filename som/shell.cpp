@@ -7,6 +7,8 @@
 namespace sami::som {
 namespace {
 
+// A chunk for a peer that does not keep up is left out: its source sends it again (go-back-N).
+constexpr std::size_t kQueueWatermark = 8 << 20;
 constexpr Duration kFirstBackoff = std::chrono::milliseconds(100);
 constexpr Duration kLastBackoff = std::chrono::seconds(10);
 
@@ -91,7 +93,13 @@ bool Shell::commit(const std::vector<JournalWrite>& writes) {
 void Shell::deliver(const protocol::SomStep& step) {
   std::vector<std::pair<std::string, std::string>> refused_agents, refused_tdes;
   for (const auto& [host, message] : step.to_agents) {
-    if (!send_to_agent(host, message)) continue;
+    auto* session = agents_.find(host);
+    if (session == nullptr) continue;
+    if (message.has_download_state() && session->queued_bytes() > kQueueWatermark) {
+      ++counters_.chunks_left_out;
+      continue;
+    }
+    session->send(message);
     if (message.has_download_state()) {
       ++counters_.chunks_relayed;
       counters_.bytes_relayed += message.download_state().chunk().size();
