@@ -2,7 +2,13 @@
 
 #include <fmt/format.h>
 #include <fmt/ranges.h>
+#include <ifaddrs.h>
+#include <net/if.h>
+#include <netdb.h>
+#include <netinet/in.h>
 
+#include <algorithm>
+#include <array>
 #include <set>
 
 #include "interfaces/transport/pki.h"
@@ -53,6 +59,45 @@ protocol::SoaConfig read_machine(Section& root) {
   return machine;
 }
 
+// Contexts and external addresses are the host's, said once.
+state::ConnectionTrackingConfig read_connection_tracking(Section& section, const if_m_a::Register& profile) {
+  state::ConnectionTrackingConfig tracking;
+  tracking.capacity = static_cast<std::uint64_t>(section.integer("capacity", {1, 100'000'000}, 200'000));
+  tracking.hold_seconds = static_cast<std::uint32_t>(section.integer("hold_seconds", {10, 86'400}, 3'600));
+  for (const auto& context : profile.contexts()) {
+    for (const auto& [vn, zone] : context.vn_zone()) {
+      tracking.contexts[context.name()][vn] = static_cast<std::uint16_t>(zone);
+    }
+  }
+  for (const auto& external : profile.external_addresses()) {
+    auto& address = tracking.external_addresses.emplace_back();
+    const std::string& octets = external.address();
+    address.address.family = octets.size() == 4 ? AF_INET : AF_INET6;
+    std::copy(octets.begin(), octets.end(), address.address.octets.begin());
+    address.moves_with_subject = external.moves_with_subject();
+  }
+  return tracking;
+}
+
+// Addresses of this network namespace that a peer could use.
+std::vector<std::string> local_addresses() {
+  std::vector<std::string> addresses;
+  ifaddrs* list = nullptr;
+  if (::getifaddrs(&list) != 0) return addresses;
+  for (const ifaddrs* entry = list; entry != nullptr; entry = entry->ifa_next) {
+    if (entry->ifa_addr == nullptr || (entry->ifa_flags & IFF_LOOPBACK) != 0) continue;
+    const int family = entry->ifa_addr->sa_family;
+    if (family != AF_INET && family != AF_INET6) continue;
+    const socklen_t size = family == AF_INET ? sizeof(sockaddr_in) : sizeof(sockaddr_in6);
+    std::array<char, NI_MAXHOST> text{};
+    if (::getnameinfo(entry->ifa_addr, size, text.data(), text.size(), nullptr, 0, NI_NUMERICHOST) == 0) {
+      addresses.emplace_back(text.data());
+    }
+  }
+  ::freeifaddrs(list);
+  return addresses;
+}
+
 transport::ClientConfig read_client(Section& root) {
   transport::ClientConfig client;
   client.target = root.endpoint("master");
@@ -77,10 +122,8 @@ Result<Settings> read_settings(Config config) {
   settings.client = read_client(root);
   settings.state = root.path("state");
   settings.control_socket = root.path("control_socket", "/run/sami/soa.sock");
-  Section& tracking = root.section("classes").section("connection_tracking");
-  settings.connection_tracking.capacity =
-      static_cast<std::uint64_t>(tracking.integer("capacity", {1, 100'000'000}, 200'000));
-  settings.connection_tracking.hold = tracking.seconds("hold_seconds", {10, 86'400}, 3'600);
+  settings.connection_tracking =
+      read_connection_tracking(root.section("classes").section("connection_tracking"), settings.agent.machine.profile);
   settings.log_level = root.section("log").choice<LogLevel>("level",
                                                             {{"trace", LogLevel::Trace},
                                                              {"debug", LogLevel::Debug},
@@ -103,6 +146,7 @@ Result<Settings> load_settings(const std::string& path) {
     return failure(ErrorKind::InvalidInput, fmt::format("{}: pki.certificate: found the identity {}, expected {}", path,
                                                         certificate->identity.uri(), settings->agent.machine.identity));
   }
+  settings->agent.machine.addresses = local_addresses();
   return settings;
 }
 

@@ -7,18 +7,14 @@
 #include "runtime/config.h"
 #include "runtime/log.h"
 #include "soa/agent.h"
+#include "state/connection_tracking/driver.h"
 
 namespace sami::soa {
-
-struct ConnectionTrackingSettings {
-  std::uint64_t capacity = 0;                  // records
-  Duration hold{};                             // how long an early entry is kept alive
-};
 
 struct Settings {
   std::string domain;
   AgentConfig agent;                           // machine.profile: contexts and external addresses
-  ConnectionTrackingSettings connection_tracking;
+  state::ConnectionTrackingConfig connection_tracking;
   transport::ClientConfig client;
   std::string state;                           // folder
   std::string control_socket;

@@ -32,7 +32,7 @@ int run(const sami::soa::Settings& settings, const std::string& config) {
 
   auto conntrack = netlink::open_kernel_conntrack();
   if (!conntrack) return failed(conntrack.error());
-  auto connection_tracking = state::make_connection_tracking_driver(**conntrack, soa::driver_config(settings));
+  auto connection_tracking = state::make_connection_tracking_driver(**conntrack, settings.connection_tracking);
   auto journal = open_journal(settings.state);
   if (!journal) return failed(journal.error());
   auto audit = open_audit(settings.state);

@@ -87,7 +87,10 @@ void Entity::rebuild() {
     }
     entry = place || entry->first == kCounterKey ? image->erase(entry) : std::next(entry);
   }
-  if (failures_ > 1 && !emergency_) emergency_.emplace(config_.gate, *image);
+  if (failures_ > 1 && !emergency_) {
+    emergency_.emplace(config_.gate, *image);
+    (void)emergency_->step(ports_.loop.now(), event::Tick{});  // its deadlines run from now on
+  }
   gate_.emplace(config_.gate, *image);
   authorized_ = false;
   refresh();

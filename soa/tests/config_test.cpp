@@ -43,7 +43,10 @@ TEST(SoaConfig, ValuesAndDefaults) {
   EXPECT_EQ(profile.external_addresses(0).address(), std::string("\xc6\x33\x64\x0a", 4));
   EXPECT_EQ(settings->agent.machine.max_open_transfers, 12U);
   EXPECT_EQ(settings->agent.machine.max_records_per_transfer, 1'000'000U);
-  EXPECT_EQ(settings->connection_tracking.hold, std::chrono::seconds(60));
+  EXPECT_EQ(settings->connection_tracking.hold_seconds, 60U);
+  EXPECT_EQ(settings->connection_tracking.contexts.at("default").at("blue"), 7U);
+  ASSERT_EQ(settings->connection_tracking.external_addresses.size(), 1U);
+  EXPECT_TRUE(settings->connection_tracking.external_addresses[0].moves_with_subject);
   EXPECT_EQ(settings->connection_tracking.capacity, 200'000U);
   EXPECT_EQ(settings->control_socket, "/run/sami/soa.sock");
 }
