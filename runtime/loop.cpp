@@ -2,6 +2,7 @@
 
 #define ASIO_STANDALONE
 #include <algorithm>
+#include <asio/executor_work_guard.hpp>
 #include <asio/io_context.hpp>
 #include <asio/post.hpp>
 #include <asio/signal_set.hpp>
@@ -9,6 +10,7 @@
 #include <cassert>
 #include <map>
 #include <mutex>
+#include <optional>
 #include <unordered_map>
 
 namespace sami {
@@ -43,6 +45,7 @@ class Loop::Implementation {
     due_.clear();
     signals_.clear();
     wakeup_.reset();
+    work_.reset();
   }
 
   TimerId call_at(Instant at, Task task) {
@@ -68,13 +71,11 @@ class Loop::Implementation {
   }
 
   void run() {
-    const auto work = asio::make_work_guard(*context_);
     context_->run();
     context_->restart();
   }
 
   bool run_until(const std::function<bool()>& condition, Duration limit) {
-    const auto work = asio::make_work_guard(*context_);
     const auto deadline = std::chrono::steady_clock::now() + limit;
     while (!condition()) {
       const auto left = deadline - std::chrono::steady_clock::now();
@@ -125,6 +126,8 @@ class Loop::Implementation {
   std::mutex mutex_;
   std::unique_ptr<asio::io_context> context_ = std::make_unique<asio::io_context>();
   // Loop thread only, from here.
+  // Always: without work an io_context stops, and that would look like stop().
+  std::optional<asio::executor_work_guard<asio::io_context::executor_type>> work_{context_->get_executor()};
   std::unique_ptr<asio::steady_timer> wakeup_ = std::make_unique<asio::steady_timer>(*context_);
   Instant armed_ = Instant::never();
   TimerId next_timer_ = 1;
