@@ -22,6 +22,7 @@ enum class GateState : std::uint32_t {
   Concluding = 6,    // the outcome is known and is being notified
 };
 std::string_view to_string(GateState state);
+bool may_follow(GateState from, GateState to);  // the transition table of ARCHITECTURE.md
 
 // What happens to a VM that is paused when no verdict comes in time.
 enum class NoVerdictPolicy { Continue, Cancel };

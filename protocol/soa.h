@@ -68,6 +68,7 @@ struct SoaConfig {
   std::uint32_t converged_records = 256;        // a round this small counts as converged
   std::uint32_t max_precopy_rounds = 8;         // after so many it is called converged anyway
   std::uint32_t barrier_timeout_ms = 10'000;
+  std::uint32_t lease_ms = 120'000;             // of a source; a destination is told by GetReady
   Duration round_interval = std::chrono::milliseconds(100);
   Duration repeat_interval = std::chrono::milliseconds(500);
   Duration sweep_interval = std::chrono::milliseconds(200);

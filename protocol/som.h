@@ -39,7 +39,8 @@ struct SomConfig {
 };
 
 namespace som_event {
-// host and tde come from the certificate, never from the message.
+// host and tde come from the certificate, never from the message. Authorize.identity must name them all the same:
+// "spiffe://<domain>/sami/soa/<host>", ".../sami/tde/<tde>". Which subjects a TDE may notify for is the shell's to check.
 struct AgentConnected { std::string host; };
 struct AgentDisconnected { std::string host; };
 struct FromAgent { std::string host; if_m_a::v1::AgentMessage message; };
