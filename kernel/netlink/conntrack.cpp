@@ -1,6 +1,7 @@
 #include "kernel/netlink/conntrack.h"
 
 #include <arpa/inet.h>
+#include <fmt/format.h>
 #include <netinet/in.h>
 
 #include <utility>
@@ -61,6 +62,23 @@ std::optional<IpAddress> parse_address(const std::string& text) {
     }
   }
   return std::nullopt;
+}
+
+std::string to_string(const ConntrackTuple& tuple) {
+  const std::string protocol = tuple.protocol == IPPROTO_TCP   ? "tcp"
+                               : tuple.protocol == IPPROTO_UDP ? "udp"
+                               : is_icmp(tuple.protocol)       ? "icmp"
+                                                               : fmt::format("protocol {}", tuple.protocol);
+  const auto end = [](const IpAddress& address, std::uint16_t port) {
+    const std::string text = to_string(address);
+    return address.family == AF_INET6 ? fmt::format("[{}]:{}", text, port) : fmt::format("{}:{}", text, port);
+  };
+  if (is_icmp(tuple.protocol)) {
+    return fmt::format("{} {} -> {} type {} id {}", protocol, to_string(tuple.source), to_string(tuple.destination),
+                       tuple.destination_port >> 8, tuple.source_port);
+  }
+  return fmt::format("{} {} -> {}", protocol, end(tuple.source, tuple.source_port),
+                     end(tuple.destination, tuple.destination_port));
 }
 
 bool is_icmp(std::uint8_t protocol) { return protocol == IPPROTO_ICMP || protocol == IPPROTO_ICMPV6; }

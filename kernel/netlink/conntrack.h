@@ -36,6 +36,7 @@ struct ConntrackTuple {
   std::uint16_t destination_port = 0;         // ICMP, ICMPv6: type << 8 | code
   friend auto operator<=>(const ConntrackTuple&, const ConntrackTuple&) = default;
 };
+std::string to_string(const ConntrackTuple& tuple);   // "tcp 10.0.0.1:40000 -> 10.9.0.1:80"
 bool is_icmp(std::uint8_t protocol);
 // The tuple of the untranslated reply. An ICMP type that has no reply is left as it is.
 ConntrackTuple mirror(const ConntrackTuple& tuple);

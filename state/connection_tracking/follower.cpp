@@ -1,0 +1,138 @@
+#include "state/connection_tracking/follower.h"
+
+#include <fmt/format.h>
+
+namespace sami::state::connection_tracking {
+
+using netlink::ConntrackEntry;
+using netlink::ConntrackEvent;
+
+Result<void> Follower::follow(const Scope& scope, ScopeMatch match) {
+  const ScopeId id = id_of(scope);
+  if (followed_.contains(id)) return {};
+  if (!events_) {
+    auto events = conntrack_.subscribe();
+    if (!events) return tl::unexpected(events.error());
+    events_ = std::move(*events);
+  }
+  Followed followed{std::move(match), {}, {}, false};
+  if (auto found = find_silent(followed); !found) {
+    if (followed_.empty()) events_.reset();
+    return found;
+  }
+  for (const auto& place : followed.match.places()) by_place_[place].insert(id);
+  if (followed.match.has_prefixes()) with_prefixes_.insert(id);
+  followed_.emplace(id, std::move(followed));
+  return {};
+}
+
+void Follower::unfollow(const Scope& scope) {
+  const ScopeId id = id_of(scope);
+  const auto at = followed_.find(id);
+  if (at == followed_.end()) return;
+  for (const auto& place : at->second.match.places()) {
+    const auto scopes = by_place_.find(place);
+    if (scopes == by_place_.end()) continue;
+    scopes->second.erase(id);
+    if (scopes->second.empty()) by_place_.erase(scopes);
+  }
+  with_prefixes_.erase(id);
+  followed_.erase(at);
+  if (followed_.empty()) events_.reset();
+}
+
+Result<Changes> Follower::changes(const Scope& scope) {
+  const auto at = followed_.find(id_of(scope));
+  if (at == followed_.end()) {
+    return failure(ErrorKind::InvalidInput, fmt::format("transfer {} of migration {} is not followed", scope.transfer,
+                                                        scope.migration_id));
+  }
+  if (auto taken = take_events(); !taken) return tl::unexpected(taken.error());
+  Followed& followed = at->second;
+  if (auto looked = look_at_silent(followed); !looked) return tl::unexpected(looked.error());
+  Changes changes;
+  changes.overrun = std::exchange(followed.overrun, false);
+  if (!changes.overrun) changes.keys.assign(followed.dirty.begin(), followed.dirty.end());
+  followed.dirty.clear();
+  return changes;
+}
+
+Result<void> Follower::find_silent(Followed& followed) {
+  if (!conntrack_.has_silent()) return {};
+  std::map<netlink::ConntrackKey, Silent> silent;
+  for (const auto& filter : followed.match.filters()) {
+    auto dumped = conntrack_.table().dump(filter, [&](const ConntrackEntry& entry) {
+      const auto key = netlink::key_of(entry);
+      const std::string* vn = followed.match.vn_of(entry.original, entry.reply, entry.zone);
+      if (vn != nullptr && conntrack_.is_silent(key)) silent[key] = {key, *vn, digest_of({*vn, entry})};
+    });
+    if (!dumped) return dumped;
+  }
+  for (auto& [key, entry] : silent) followed.silent.push_back(std::move(entry));
+  return {};
+}
+
+Result<void> Follower::look_at_silent(Followed& followed) {
+  if (followed.silent.empty()) return {};
+  std::vector<netlink::ConntrackKey> keys;
+  for (const auto& silent : followed.silent) keys.push_back(silent.key);
+  const auto found = conntrack_.table().get(keys);
+  if (!found) return tl::unexpected(found.error());
+  std::vector<Silent> left;
+  for (std::size_t i = 0; i < keys.size(); ++i) {
+    Silent& silent = followed.silent[i];
+    const auto& entry = found->at(i);
+    const Digest now = entry ? digest_of({silent.vn_name, *entry}) : 0;
+    if (now != silent.digest) followed.dirty.insert(encode_key({silent.vn_name, silent.key.original}));
+    silent.digest = now;
+    // What takes its place emits events.
+    if (entry) left.push_back(std::move(silent));
+  }
+  followed.silent = std::move(left);
+  return {};
+}
+
+Result<void> Follower::take_events() {
+  if (!events_) {
+    auto events = conntrack_.subscribe();
+    if (!events) return tl::unexpected(events.error());
+    events_ = std::move(*events);
+  }
+  const auto drained = events_->drain();
+  if (!drained) {
+    overrun_all();
+    if (drained.error().kind == ErrorKind::Retry) return {};
+    events_.reset();
+    return tl::unexpected(drained.error());
+  }
+  for (const auto& event : *drained) dispatch(event);
+  return {};
+}
+
+void Follower::dispatch(const ConntrackEvent& event) {
+  std::set<ScopeId> scopes = with_prefixes_;
+  for (const auto& end : {event.key.original.source, event.reply.source}) {
+    const auto at = by_place_.find({event.key.zone, end});
+    if (at != by_place_.end()) scopes.insert(at->second.begin(), at->second.end());
+  }
+  for (const auto& id : scopes) offer(followed_.at(id), event);
+}
+
+void Follower::offer(Followed& followed, const ConntrackEvent& event) {
+  const std::string* vn = followed.match.vn_of(event.key.original, event.reply, event.key.zone);
+  if (vn == nullptr || followed.overrun) return;
+  followed.dirty.insert(encode_key({*vn, event.key.original}));
+  if (followed.dirty.size() > maximum_changes_) {
+    followed.dirty.clear();
+    followed.overrun = true;
+  }
+}
+
+void Follower::overrun_all() {
+  for (auto& [id, followed] : followed_) {
+    followed.dirty.clear();
+    followed.overrun = true;
+  }
+}
+
+}  // namespace sami::state::connection_tracking
