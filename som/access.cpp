@@ -56,8 +56,8 @@ Refusal Access::subject(const transport::Identity& tde, const std::string& subje
 Refusal Access::message(const transport::Identity& peer, const if_m_a::v1::AgentMessage& message, bool authorized) {
   if (auto refusal = first_message(peer, message, authorized)) return refusal;
   if (message.has_register_() && message.register_().host() != peer.name)
-    return fmt::format("Register is for the State Host '{}', the certificate is that of '{}'", message.register_().host(),
-                       peer.name);
+    return fmt::format("Register is for the State Host '{}', the certificate is that of '{}'",
+                       message.register_().host(), peer.name);
   return std::nullopt;
 }
 

@@ -1,5 +1,5 @@
-// Who may say what to the SOM: every rule about identities and subjects, in one place. The certificate decides who a peer
-// is, the configuration what it may do; a message's own claims are only checked against both. Pure.
+// Who may say what to the SOM: every rule about identities and subjects, in one place. The certificate decides who a
+// peer is, the configuration what it may do; a message's own claims are only checked against both. Pure.
 #pragma once
 
 #include <optional>
@@ -17,7 +17,8 @@ using Refusal = std::optional<std::string>;
 
 class Access {
  public:
-  Access(std::vector<TdeRule> tdes, std::vector<std::string> agents) : tdes_(std::move(tdes)), agents_(std::move(agents)) {}
+  Access(std::vector<TdeRule> tdes, std::vector<std::string> agents)
+      : tdes_(std::move(tdes)), agents_(std::move(agents)) {}
 
   Refusal agent(const transport::Identity& peer) const;
   Refusal tde(const transport::Identity& peer) const;

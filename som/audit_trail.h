@@ -1,5 +1,5 @@
-// The audit trail as the SOM writes it: adds the wall time, and survives a trail that cannot be written for a while (full
-// disk): entries wait in memory, at most 10,000, and are written with the next ones. Loop thread only.
+// The audit trail as the SOM writes it: adds the wall time, and survives a trail that cannot be written for a while
+// (full disk): entries wait in memory, at most 10,000, and are written with the next ones. Loop thread only.
 #pragma once
 
 #include <vector>

@@ -67,7 +67,9 @@ class Calls {
 };
 
 template <typename Message>
-class UnaryCall final : public grpc::ServerUnaryReactor, public Call, public std::enable_shared_from_this<UnaryCall<Message>> {
+class UnaryCall final : public grpc::ServerUnaryReactor,
+                        public Call,
+                        public std::enable_shared_from_this<UnaryCall<Message>> {
  public:
   UnaryCall(Calls& calls, Message* reply) : calls_(calls), reply_(reply) {}
 

@@ -14,8 +14,12 @@ constexpr Range kDeadline{100, 24 * kHour};
 
 std::uint32_t small(std::int64_t value) { return static_cast<std::uint32_t>(value); }
 
+// `valid` says "<what>: expected <...>".
 void expect(Section& section, std::string_view key, const std::string& found, const Result<void>& valid) {
-  if (!found.empty() && !valid) section.reject(key, found, valid.error().message);
+  if (found.empty() || valid) return;
+  constexpr std::string_view word = "expected ";
+  const auto at = valid.error().message.find(word);
+  section.reject(key, found, valid.error().message.substr(at == std::string::npos ? 0 : at + word.size()));
 }
 
 void read_identity(Section& root, Settings& settings) {
@@ -38,7 +42,8 @@ void read_classes(Section& root, Settings& settings) {
       section->reject("name", requirement.state_class(), "each class once");
     settings.machine.classes.push_back(std::move(requirement));
   }
-  if (settings.machine.classes.empty()) root.reject("classes", "no class", "a list of {name, essential} with at least one");
+  if (settings.machine.classes.empty())
+    root.reject("classes", "no class", "a list of {name, essential} with at least one");
 }
 
 void read_peers(Section& root, Settings& settings) {

@@ -9,8 +9,8 @@
 
 namespace sami::som {
 
-// SIGTERM and SIGINT stop the loop; SIGHUP reads `config` again; the watchdog is fed; tells the service manager "ready".
-// All arguments must live as long as the loop runs.
+// SIGTERM and SIGINT stop the loop; SIGHUP reads `config` again; the watchdog is fed; tells the service manager that it
+// is ready. All arguments must live as long as the loop runs.
 void live(Loop& loop, const std::string& config, Shell& shell, Log log);
 
 // Takes what can be taken from the file and logs what cannot. Errors in it are logged, and nothing changes.

@@ -56,8 +56,10 @@ Answer<protocol::SubjectView> Operator::subject(const std::string& id) const {
   const auto running = machine();
   if (!running) return tl::unexpected<Problem>(running.error());
   auto subjects = (*running)->subjects();
-  const auto found = std::find_if(subjects.begin(), subjects.end(), [&](const auto& each) { return each.record.id() == id; });
-  if (found == subjects.end()) return problem(ProblemKind::NotFound, "there is no VM '" + id + "'; `sami vm list` shows them");
+  const auto found =
+      std::find_if(subjects.begin(), subjects.end(), [&](const auto& each) { return each.record.id() == id; });
+  if (found == subjects.end())
+    return problem(ProblemKind::NotFound, "there is no VM '" + id + "'; `sami vm list` shows them");
   return std::move(*found);
 }
 
@@ -147,7 +149,8 @@ Answer<api::AuditReply> Operator::audit(const api::AuditRequest& request) {
   AuditQuery query{request.migration_id(), request.subject_id(), request.from_wall_microseconds(),
                    request.to_wall_microseconds(), request.limit() == 0 ? 1000 : request.limit()};
   query.limit = std::min(query.limit, kMaximumAuditLines);
-  if (query.to != 0 && query.to < query.from) return problem(ProblemKind::InvalidArgument, "the time 'to' is before 'from'");
+  if (query.to != 0 && query.to < query.from)
+    return problem(ProblemKind::InvalidArgument, "the time 'to' is before 'from'");
   const auto records = shell_.audit().query(query);
   if (!records) return problem(ProblemKind::Unavailable, "the audit trail cannot be read: " + records.error().message);
   api::AuditReply reply;

@@ -1,8 +1,8 @@
 // The operator interface (interfaces/operator/operator.proto, service Master) without its transport: what each method
 // does. operator_service.h puts gRPC around it.
 //
-// Loop thread only. Nothing blocks, except for journal commits of what alters something. Each of those is audited with the
-// actor. Methods that ask a peer answer later: within the deadline, or as soon as the peer is gone.
+// Loop thread only. Nothing blocks, except for journal commits of what alters something. Each of those is audited with
+// the actor. Methods that ask a peer answer later: within the deadline, or as soon as the peer is gone.
 #pragma once
 
 #include <map>

@@ -27,8 +27,8 @@ Answer<std::string> Operator::tde_of(const std::string& subject_id) const {
   if (!found) return tl::unexpected<Problem>(found.error());
   const auto connected = shell_.connected_tdes();
   if (std::find(connected.begin(), connected.end(), found->tde) == connected.end())
-    return problem(ProblemKind::Unavailable,
-                   fmt::format("the TDE of {}{}{} is not connected", subject_id, found->tde.empty() ? "" : ", ", found->tde));
+    return problem(ProblemKind::Unavailable, fmt::format("the TDE of {}{}{} is not connected", subject_id,
+                                                         found->tde.empty() ? "" : ", ", found->tde));
   return found->tde;
 }
 
@@ -113,9 +113,9 @@ void Operator::whole_topology(Reply<api::TopologyReply> reply) {
 void Operator::start(const api::PlanRequest& request, const std::string& actor, Reply<api::StartReply> reply) {
   const std::string what = fmt::format("{}: start a move of {} to {}{}", actor, request.subject_id(),
                                        request.destination_place(), request.force() ? ", forced" : "");
-  auto audited = [this, what, subject_id = request.subject_id(), reply = std::move(reply)](Answer<api::StartReply> answer) {
+  auto audited = [this, what, vm = request.subject_id(), reply = std::move(reply)](Answer<api::StartReply> answer) {
     shell_.audit().add("operator", answer ? what : what + ": refused: " + answer.error().message,
-                       answer ? answer->migration_id() : "", subject_id);
+                       answer ? answer->migration_id() : "", vm);
     reply(std::move(answer));
   };
   const auto tde = tde_of(request.subject_id());
@@ -177,12 +177,13 @@ void Operator::state(const api::StateRequest& request, std::function<void(api::S
   const auto known = subject(request.subject_id());
   if (!known) return done(tl::unexpected<Problem>(known.error()));
   if (!known->subject)
-    return done(problem(ProblemKind::Unavailable, fmt::format("the interfaces of {} are not known: its TDE has not connected",
-                                                              request.subject_id())));
+    return done(problem(ProblemKind::Unavailable,
+                        "the interfaces of " + request.subject_id() + " are not known: its TDE has not connected"));
   const auto hosts = shell_.machine()->hosts();
   const auto host = std::find_if(hosts.begin(), hosts.end(), [&](const auto& h) { return h.host == request.host(); });
   if (host == hosts.end())
-    return done(problem(ProblemKind::NotFound, "there is no State Host '" + request.host() + "'; `sami host list` shows them"));
+    return done(problem(ProblemKind::NotFound,
+                        "there is no State Host '" + request.host() + "'; `sami host list` shows them"));
   if (!host->connected)
     return done(problem(ProblemKind::Unavailable, "the agent of " + request.host() + " is not connected"));
   if (states_.full()) return done(too_many());
@@ -193,7 +194,8 @@ void Operator::state(const api::StateRequest& request, std::function<void(api::S
   *query.mutable_subject() = *known->subject;
   query.set_context(request.context());
   query.set_state_class(request.state_class());
-  auto part = [each = std::move(each), done = std::move(done), name = request.host()](Answer<if_m_a::v1::StateReply> reply) {
+  auto part = [each = std::move(each), done = std::move(done),
+               name = request.host()](Answer<if_m_a::v1::StateReply> reply) {
     if (!reply) return done(tl::unexpected<Problem>(reply.error()));
     if (!reply->error().empty())
       return done(problem(ProblemKind::FailedPrecondition, fmt::format("{}: {}", name, reply->error())));

@@ -1,5 +1,5 @@
-// The operator interface over gRPC: service Master of interfaces/operator/operator.proto. The transport has already decided
-// who may call what; each call is handed to the loop and answered from there.
+// The operator interface over gRPC: service Master of interfaces/operator/operator.proto. The transport has already
+// decided who may call what; each call is handed to the loop and answered from there.
 #pragma once
 
 #include <memory>
@@ -23,8 +23,8 @@ class OperatorService {
   OperatorService& operator=(const OperatorService&) = delete;
 
   grpc::Service& service();
-  // Ends every running call with UNAVAILABLE, and those that follow. Any thread; before the server is destroyed, so that
-  // it need not wait.
+  // Ends every running call with UNAVAILABLE, and those that follow. Any thread; before the server is destroyed, so
+  // that it need not wait.
   void stop();
 
  private:

@@ -54,8 +54,9 @@ class Judge {
   void end(const protocol::HostView& host, const std::string& context, const std::string& function) {
     for (const auto& requirement : classes_) {
       const auto& classes = host.profile.classes();
-      const auto found = std::find_if(classes.begin(), classes.end(),
-                                      [&](const auto& each) { return each.state_class() == requirement.state_class(); });
+      const auto found = std::find_if(classes.begin(), classes.end(), [&](const auto& each) {
+        return each.state_class() == requirement.state_class();
+      });
       if (found == classes.end())
         add(common::v1::FINDING_UNSUPPORTED, fmt::format("{} has no class {}{}", host.host, requirement.state_class(),
                                                          requirement.essential() ? "" : " (best effort)"));
@@ -65,8 +66,9 @@ class Judge {
             fmt::format("{} cannot {} the class {}", host.host, function, requirement.state_class()));
     }
     const auto& contexts = host.profile.contexts();
-    const auto found = std::find_if(contexts.begin(), contexts.end(),
-                                    [&](const auto& each) { return context_name(each.name()) == context_name(context); });
+    const auto found = std::find_if(contexts.begin(), contexts.end(), [&](const auto& each) {
+      return context_name(each.name()) == context_name(context);
+    });
     if (found == contexts.end()) {
       add(common::v1::FINDING_UNSUPPORTED, fmt::format("{} has no context {}", host.host, context_name(context)));
       return;

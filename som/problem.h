@@ -7,7 +7,14 @@
 
 namespace sami::som {
 
-enum class ProblemKind { NotFound, InvalidArgument, FailedPrecondition, Unavailable, DeadlineExceeded, ResourceExhausted };
+enum class ProblemKind {
+  NotFound,
+  InvalidArgument,
+  FailedPrecondition,
+  Unavailable,
+  DeadlineExceeded,
+  ResourceExhausted,
+};
 
 struct Problem {
   ProblemKind kind = ProblemKind::Unavailable;

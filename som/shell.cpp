@@ -50,14 +50,15 @@ void Shell::reload(const Settings& settings) {
     if (auto refusal = access_.tde(entry.session->peer())) drop_tde(name, *refusal);
 }
 
-Answer<void> Shell::command(std::uint64_t id, protocol::SomEvent event, const std::string& actor, const std::string& what,
-                            const std::string& migration_id) {
+Answer<void> Shell::command(std::uint64_t id, protocol::SomEvent event, const std::string& actor,
+                            const std::string& what, const std::string& migration_id) {
   const auto step = feed(std::move(event));
   std::string error = "the master's journal cannot be written: " + last_error_;
   ProblemKind kind = ProblemKind::Unavailable;
   if (step) {
-    const auto reply = std::find_if(step->replies.begin(), step->replies.end(), [&](const auto& r) { return r.id == id; });
-    error = reply == step->replies.end() ? "the master gave no answer" : reply->error;
+    const auto& replies = step->replies;
+    const auto reply = std::find_if(replies.begin(), replies.end(), [&](const auto& each) { return each.id == id; });
+    error = reply == replies.end() ? "the master gave no answer" : reply->error;
     kind = ProblemKind::FailedPrecondition;
   }
   if (!error.empty())

@@ -1,9 +1,9 @@
 // The shell around the SOM's machine: it owns the machine, its journal and the sessions with agents and TDEs.
 //
 // One event at a time: step, commit the step's journal writes durably, write its audit entries, send its messages
-// (protocol/machine.h). A step without journal writes, such as a relayed chunk, never touches the disk. If a commit fails
-// the step is discarded, every session is closed and the machine starts again from the journal, with bounded backoff;
-// until then machine() is null and peers that connect are turned away. The process stays.
+// (protocol/machine.h). A step without journal writes, such as a relayed chunk, never touches the disk. If a commit
+// fails the step is discarded, every session is closed and the machine starts again from the journal, with bounded
+// backoff; until then machine() is null and peers that connect are turned away. The process stays.
 //
 // Loop thread only. Blocks for journal commits.
 #pragma once

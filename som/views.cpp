@@ -72,10 +72,10 @@ std::string rollback_sentence(const Migration& migration) {
     case state::SWITCHING:
     case state::READY:
       if (moved)
-        return fmt::format("no: the VM runs at {} and its state is following it; move it back to {} when this has ended",
-                           destination, source);
-      return fmt::format("yes: resume the VM at {} (cancel the move at the hypervisor{}); {} still holds every record, and {} "
-                         "deletes only what this migration installed",
+        return fmt::format("no: the VM runs at {} and its state is following it; move it back to {} when this has "
+                           "ended", destination, source);
+      return fmt::format("yes: resume the VM at {} (cancel the move at the hypervisor{}); {} still holds every record, "
+                         "and {} deletes only what this migration installed",
                          source, migration.vote() == common::v1::VOTE_UNSPECIFIED ? ", or abort this migration" : "",
                          hosts(migration, false), hosts(migration, true));
     case state::RELEASING:
@@ -83,10 +83,11 @@ std::string rollback_sentence(const Migration& migration) {
                          destination, hosts(migration, false), source);
     case state::DONE:
     case state::DONE_WITH_LOSS:
-      return fmt::format("no: it has ended and the VM runs at {}; a new move brings it back to {}", destination, source);
+      return fmt::format("no: it has ended and the VM runs at {}; a new move brings it back to {}", destination,
+                         source);
     case state::ROLLING_BACK:
-      return fmt::format("yes: it is under way: the VM runs at {}, and {} deletes what this migration installed", source,
-                         hosts(migration, true));
+      return fmt::format("yes: it is under way: the VM runs at {}, and {} deletes what this migration installed",
+                         source, hosts(migration, true));
     case state::ROLLED_BACK:
       return fmt::format("yes: it was rolled back; the VM runs at {} with the state it had", source);
     case state::IN_DOUBT:

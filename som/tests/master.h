@@ -118,8 +118,7 @@ class Master {
 
   template <typename Session>
   void authorize(const std::shared_ptr<Session>& session, const std::string& identity, std::uint32_t version = 1) {
-    using Message = std::conditional_t<std::is_same_v<Session, Agent>, if_m_a::v1::AgentMessage, if_m_t::v1::TdeMessage>;
-    Message message;
+    std::conditional_t<std::is_same_v<Session, Agent>, if_m_a::v1::AgentMessage, if_m_t::v1::TdeMessage> message;
     message.mutable_authorize()->set_identity(identity);
     message.mutable_authorize()->add_protocol_versions(version);
     say(session, std::move(message));

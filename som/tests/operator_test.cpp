@@ -222,7 +222,8 @@ TEST_F(OperatorTest, WhatAltersIsAuditedWithTheActor) {
   const auto refused = master.operations->drain(drain, "operator/bob");
   ASSERT_FALSE(refused);
   EXPECT_EQ(refused.error().kind, ProblemKind::FailedPrecondition);
-  EXPECT_THAT(master.audited("operator"), ElementsAre(HasSubstr("alice"), HasSubstr("operator/bob: drain fw9: refused")));
+  EXPECT_THAT(master.audited("operator"),
+              ElementsAre(HasSubstr("alice"), HasSubstr("operator/bob: drain fw9: refused")));
   api::ResolveRequest resolve;
   resolve.set_id("m9");
   EXPECT_EQ(master.operations->resolve(resolve, "x").error().kind, ProblemKind::InvalidArgument);

@@ -190,7 +190,8 @@ TEST_F(ShellTest, AnOpenMigrationGoesOnAfterARestart) {
   const auto fw2 = master.registered_agent("fw2");
   master.authorized_tde();
   EXPECT_TRUE(master.until([&] {
-    return first(fw2->sent, &ToAgent::has_get_ready) != nullptr || first(fw2->sent, &ToAgent::has_status_request) != nullptr;
+    return first(fw2->sent, &ToAgent::has_get_ready) != nullptr ||
+           first(fw2->sent, &ToAgent::has_status_request) != nullptr;
   }));
 }
 

@@ -108,8 +108,8 @@ TEST_F(PlanTest, AMissingClassContextOrNetwork) {
   EXPECT_THAT(judge(), ElementsAre("FINDING_UNSUPPORTED fw1 has no class connection_tracking",
                                    "FINDING_UNSUPPORTED fw2 has no context default"));
   hosts[1].profile.add_contexts()->set_name("default");
-  EXPECT_THAT(judge(), testing::Contains("FINDING_UNSUPPORTED fw2 does not know the virtual network blue in its context "
-                                         "default"));
+  EXPECT_THAT(judge(), testing::Contains("FINDING_UNSUPPORTED fw2 does not know the virtual network blue in its "
+                                         "context default"));
 }
 TEST_F(PlanTest, AClassThatOnlyWorksOneWay) {
   hosts[1].profile.mutable_classes(0)->clear_functions();
@@ -118,11 +118,11 @@ TEST_F(PlanTest, AClassThatOnlyWorksOneWay) {
 }
 TEST_F(PlanTest, AnExternalAddressThatIsMissingOrShared) {
   external(0, true);
-  EXPECT_THAT(judge(), ElementsAre("FINDING_MISSING_EXTERNAL_ADDRESS fw1 translates to 198.51.100.10, which moves with its "
-                                   "subject; fw2 does not have it"));
+  EXPECT_THAT(judge(), ElementsAre("FINDING_MISSING_EXTERNAL_ADDRESS fw1 translates to 198.51.100.10, which moves "
+                                   "with its subject; fw2 does not have it"));
   external(1, false);
-  EXPECT_THAT(judge(), ElementsAre("FINDING_SHARED_EXTERNAL_ADDRESS 198.51.100.10 moves with its subject at fw1, but is "
-                                   "shared at fw2"));
+  EXPECT_THAT(judge(), ElementsAre("FINDING_SHARED_EXTERNAL_ADDRESS 198.51.100.10 moves with its subject at fw1, "
+                                   "but is shared at fw2"));
 }
 
 }  // namespace
