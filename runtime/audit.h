@@ -22,8 +22,8 @@ struct AuditRecord {
 
 // Empty texts match everything; times are inclusive.
 struct AuditQuery {
-  std::string migration_id;
-  std::string subject_id;
+  std::string migration_id = {};
+  std::string subject_id = {};
   WallTime from = 0;
   WallTime to = 0;                   // 0: no end
   std::uint32_t limit = 1000;        // the newest so many of those that match
