@@ -52,7 +52,7 @@ classes:
   - {{name: connection_tracking, essential: true}}
 tdes:
   - {{name: tde1, subjects: ["*"]}}
-grace_ms: 500
+grace_ms: 200
 )",
                                                    usecase1::kSomAddress, kMasterPort);
 }

@@ -139,16 +139,6 @@ class Client : public GateClient {
     return {};
   }
 
-  Result<std::string> find_move(const std::string& vm, const std::string& server) override {
-    api::ListMovesReply reply;
-    const auto status = stub_->ListMoves(context_with(kCallDeadline).get(), api::Empty{}, &reply);
-    if (!status.ok()) return tl::unexpected(error_from(status, socket_));
-    for (const auto& move : reply.moves()) {
-      if (move.subject_id() == vm && move.destination_place() == server) return move.notification_id();
-    }
-    return std::string();
-  }
-
   Result<std::unique_ptr<GateWatch>> watch(const std::string& notification_id) override {
     return std::unique_ptr<GateWatch>(std::make_unique<Watch>(channel_, socket_, notification_id));
   }

@@ -32,11 +32,9 @@ class GateWatch {
 class GateClient {
  public:
   virtual ~GateClient() = default;
-  // Returns the id that names the move, once the notification is durable. Errors: Reconnect (no daemon answers),
-  // InvalidInput or Failed (it refuses; its words).
+  // Returns the id that names the move, once the notification is durable; again the same if it is repeated. Errors:
+  // Reconnect (no daemon answers), InvalidInput or Failed (it refuses; its words).
   virtual Result<std::string> announce(const std::string& vm, const std::string& server, bool force) = 0;
-  // The open move of that VM to that server; empty when there is none. Errors: Reconnect.
-  virtual Result<std::string> find_move(const std::string& vm, const std::string& server) = 0;
   virtual Result<void> notify(GatePhase phase, const std::string& notification_id) = 0;
   virtual Result<std::unique_ptr<GateWatch>> watch(const std::string& notification_id) = 0;
 };

@@ -48,12 +48,8 @@ class LabHypervisor::Move {
 
   Result<void> announce() {
     if (gate_ == nullptr) return {};
-    auto sent = reaching_gate<std::string>([&]() -> Result<std::string> {
-      // A call that failed may have been heard.
-      auto open = gate_->find_move(report_.vm, report_.destination);
-      if (!open || !open->empty()) return open;
-      return gate_->announce(report_.vm, report_.destination, options_.force);
-    });
+    auto sent =
+        reaching_gate<std::string>([&] { return gate_->announce(report_.vm, report_.destination, options_.force); });
     if (!sent) return tl::unexpected(sent.error());
     report_.notification_id = *sent;
     note("announced as " + *sent);

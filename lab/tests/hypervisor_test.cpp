@@ -26,7 +26,6 @@ class ScriptedGate : public GateClient {
     heard.push_back("Announced");
     return std::string("move-1");
   }
-  Result<std::string> find_move(const std::string&, const std::string&) override { return std::string(); }
   Result<void> notify(GatePhase phase, const std::string& id) override {
     EXPECT_EQ(id, "move-1");
     if (lost_calls > 0) {
