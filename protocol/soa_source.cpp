@@ -50,6 +50,10 @@ bool SourceTransfer::leased() const {
 
 // ---- the master
 
+bool SourceTransfer::still_sends() const {
+  return end_ == End::No || (end_ == End::Released && !stopped_ && !destination_lost_);
+}
+
 void SourceTransfer::take_terms(SoaContext& context, common::v1::Outcome outcome, common::v1::ConflictRule rule) {
   const bool news = (outcome != 0 && outcome != record_.outcome()) || (rule != 0 && rule != record_.conflict_rule());
   if (!news) return;
@@ -60,7 +64,7 @@ void SourceTransfer::take_terms(SoaContext& context, common::v1::Outcome outcome
 }
 
 void SourceTransfer::on_upload_request(SoaContext& context, const UploadRequest& request) {
-  if (end_ != End::No) return;
+  if (!still_sends()) return;
   if (record_.state() == TRANSFER_STATE_FAILED) return say_failed(context);
   take_terms(context, request.outcome(), request.conflict_rule());
   window_ = std::clamp<std::uint32_t>(request.window() == 0 ? context.config.window : request.window(), 1, context.config.window);
@@ -81,7 +85,7 @@ void SourceTransfer::on_finalize(SoaContext& context, const Finalize& finalize) 
 }
 
 void SourceTransfer::on_progress(SoaContext& context, const Progress& progress) {
-  if (end_ != End::No || record_.state() == TRANSFER_STATE_FAILED || recovered_) return;
+  if (!still_sends() || record_.state() == TRANSFER_STATE_FAILED || recovered_) return;
   if (progress.generation() >= maximum_generation || progress.generation() < record_.generation()) return;
   if (progress.generation() > record_.generation())
     return start_generation(context, progress.generation(), "the destination has seen a higher generation");

@@ -66,6 +66,7 @@ class SourceTransfer final : public TransferBase {
   };
 
   // soa_source.cpp
+  bool still_sends() const;
   void choose(SoaContext& context);
   bool choose_ending(SoaContext& context);
   void finish(SoaContext& context);

@@ -64,10 +64,10 @@ void World::carry_out(const std::string& host, SoaStep step) {
   audit.insert(audit.end(), step.audit.begin(), step.audit.end());
   for (auto& message : step.messages) {
     if (!its.connected || (lose_from_agent && lose_from_agent(host, message))) continue;
-    in_flight_.push_back([this, host, message] { som(som_event::FromAgent{host, message}); });
+    in_flight_.push_back({host, false, [this, host, message] { som(som_event::FromAgent{host, message}); }});
   }
   for (auto& call : step.calls) {
-    in_flight_.push_back([this, host, call] { agent(host, soa_event::FromDriver{perform(call, driver(host))}); });
+    in_flight_.push_back({host, true, [this, host, call] { agent(host, soa_event::FromDriver{perform(call, driver(host))}); }});
   }
 }
 
@@ -77,10 +77,10 @@ void World::carry_out(SomStep step) {
   replies.insert(replies.end(), step.replies.begin(), step.replies.end());
   for (auto& [host, message] : step.to_agents) {
     if (!hosts_.contains(host) || !hosts_.at(host).connected || (lose_to_agent && lose_to_agent(host, message))) continue;
-    in_flight_.push_back([this, to = host, m = message] { agent(to, soa_event::FromMaster{m}); });
+    in_flight_.push_back({host, false, [this, to = host, m = message] { agent(to, soa_event::FromMaster{m}); }});
   }
   for (auto& [tde, message] : step.to_tdes) {
-    if (gate_connected_) in_flight_.push_back([this, m = message] { gate(gate_event::FromMaster{m}); });
+    if (gate_connected_) in_flight_.push_back({"gate", false, [this, m = message] { gate(gate_event::FromMaster{m}); }});
   }
 }
 
@@ -89,7 +89,7 @@ void World::carry_out(GateStep step) {
   audit.insert(audit.end(), step.audit.begin(), step.audit.end());
   instructions.insert(instructions.end(), step.instructions.begin(), step.instructions.end());
   for (auto& message : step.messages) {
-    if (gate_connected_) in_flight_.push_back([this, message] { som(som_event::FromTde{"tde1", message}); });
+    if (gate_connected_) in_flight_.push_back({"gate", false, [this, message] { som(som_event::FromTde{"tde1", message}); }});
   }
 }
 
@@ -120,21 +120,21 @@ void World::disconnect_gate() {
 
 void World::restart_som() {
   som_ = std::make_unique<Som>(som_config, som_journal_, now);
-  in_flight_.clear();
+  std::erase_if(in_flight_, [](const InFlight& entry) { return !entry.driver; });
   for (auto& [name, host] : hosts_) connect_agent(name);
   connect_gate();
 }
 
 void World::restart_agent(const std::string& host) {
   disconnect_agent(host);
-  in_flight_.clear();
+  std::erase_if(in_flight_, [&](const InFlight& entry) { return entry.party == host; });
   hosts_.at(host).soa = std::make_unique<Soa>(config_of(host), hosts_.at(host).journal);
   connect_agent(host);
 }
 
 void World::restart_gate() {
   disconnect_gate();
-  in_flight_.clear();
+  std::erase_if(in_flight_, [](const InFlight& entry) { return entry.party == "gate"; });
   gate_ = std::make_unique<Gate>(gate_config, gate_journal_);
   connect_gate();
 }
@@ -144,7 +144,7 @@ void World::settle() {
     ASSERT_LT(steps, 100'000) << "messages without end";
     auto next = std::move(in_flight_.front());
     in_flight_.pop_front();
-    next();
+    next.deliver();
   }
 }
 

@@ -196,7 +196,12 @@ class World {
   std::unique_ptr<Gate> gate_;
   JournalImage gate_journal_;
   bool gate_connected_ = false;
-  std::deque<std::function<void()>> in_flight_;
+  struct InFlight {
+    std::string party;                            // an agent or the gate: its crash loses it
+    bool driver = false;                          // an answer of a driver: the crash of the SOM does not lose it
+    std::function<void()> deliver;
+  };
+  std::deque<InFlight> in_flight_;
 };
 
 }  // namespace sami::protocol::test
