@@ -62,9 +62,9 @@ class PlayedDriver : public state::Driver {
   std::size_t records = 0, record_bytes = 100;
 };
 
-common::Subject vm1() {
+common::Subject vm(const std::string& id = "vm1") {
   common::Subject subject;
-  subject.set_id("vm1");
+  subject.set_id(id);
   subject.set_kind(common::SUBJECT_KIND_VM);
   auto* interface = subject.add_interfaces();
   interface->set_vn_name("blue");
@@ -154,15 +154,15 @@ class SoaAgent : public testing::Test {
     return received([](const auto& m) { return m.has_ready(); });
   }
 
-  void send_get_ready() {
+  void send_get_ready(const std::string& migration = "m1", const std::string& subject = "vm1") {
     if_m_a::MasterMessage message;
     auto* get_ready = message.mutable_get_ready();
     auto* reference = get_ready->mutable_transfer();
-    reference->set_migration_id("m1");
+    reference->set_migration_id(migration);
     reference->set_transfer(0);
     reference->set_epoch(1);
-    reference->set_subject_id("vm1");
-    *get_ready->mutable_subject() = vm1();
+    reference->set_subject_id(subject);
+    *get_ready->mutable_subject() = vm(subject);
     auto* plan = get_ready->mutable_plan();
     plan->set_source_host("fw1");
     plan->set_destination_host("fw2");
@@ -180,7 +180,7 @@ class SoaAgent : public testing::Test {
                                         const std::string& context = "") {
     if_m_a::MasterMessage message;
     message.mutable_state_query()->set_query_id(id);
-    *message.mutable_state_query()->mutable_subject() = vm1();
+    *message.mutable_state_query()->mutable_subject() = vm();
     message.mutable_state_query()->set_state_class(state_class);
     message.mutable_state_query()->set_context(context);
     session_->send(message);
@@ -270,12 +270,7 @@ TEST_F(SoaAgent, RepliesToAnEarlierMachineAreIgnored) {
   send_get_ready();
   ASSERT_TRUE(until([this] { return agent_->status().counters["driver_calls_pending"] == 1; }));
   journal_->fail_commits(1, {ErrorKind::Failed, "disk full"});
-  if_m_a::MasterMessage message;
-  message.mutable_rollback()->mutable_transfer()->set_migration_id("m1");
-  message.mutable_rollback()->mutable_transfer()->set_subject_id("vm1");
-  message.mutable_rollback()->mutable_transfer()->set_epoch(1);
-  message.mutable_rollback()->set_role(if_m_a::TRANSFER_ROLE_DESTINATION);
-  session_->send(message);
+  send_get_ready("m2", "vm2");
   ASSERT_TRUE(until([this] { return agent_->status().counters["journal_failures"] == 1; }));
   ASSERT_TRUE(connected());
   held.unlock();
@@ -338,7 +333,7 @@ TEST_F(SoaAgent, TooManyQueriesAtOnceAreRefused) {
   ASSERT_TRUE(connected());
   std::unique_lock held(driver_.gate);
   if_m_a::MasterMessage message;
-  *message.mutable_state_query()->mutable_subject() = vm1();
+  *message.mutable_state_query()->mutable_subject() = vm();
   for (std::uint64_t id = 1; id <= config_.concurrent_queries; ++id) {
     message.mutable_state_query()->set_query_id(id);
     session_->send(message);
