@@ -192,7 +192,8 @@ void DestinationTransfer::round_in_place(SoaContext& context) {
   const auto kind = chunk_.round_end().kind();
   if (kind == ROUND_KIND_RESIDUE || !snapshot_seen_) {   // it lacks what the residue adds to
     phase_ = Phase::Idle;
-    return ask_generation(context, generation_);
+    gap_since_ = context.now;   // asks for a generation it can use, but not at once each time
+    return;
   }
   for (Class& c : classes_) {
     if (!c.book.given_up) c.book.check_total(chunk_.round_end(), !additive());

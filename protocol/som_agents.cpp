@@ -167,15 +167,20 @@ void MigrationRun::relay_progress(SomContext& context, TransferProgress& t, cons
 void MigrationRun::agent_lists(SomContext& context, const std::string& host,
                                const google::protobuf::RepeatedPtrField<if_m_a::v1::TransferStatus>& open) {
   const auto listed = [&](const TransferProgress& t, if_m_a::v1::TransferRole role) {
-    return std::any_of(open.begin(), open.end(), [&](const auto& status) {
+    return std::find_if(open.begin(), open.end(), [&](const auto& status) {
       return status.role() == role && status.transfer().migration_id() == id() && status.transfer().transfer() == t.plan().index();
     });
   };
   for (TransferProgress& t : *record_.mutable_transfers()) {
     if (is_retained(t.plan())) continue;
-    if (t.plan().source_host() == host) lane(t).source.known = listed(t, if_m_a::v1::TRANSFER_ROLE_SOURCE);
+    if (t.plan().source_host() == host) lane(t).source.known = listed(t, if_m_a::v1::TRANSFER_ROLE_SOURCE) != open.end();
     if (t.plan().destination_host() != host || in_outcome_state() || !t.prepared() || t.failed()) continue;
-    if (listed(t, if_m_a::v1::TRANSFER_ROLE_DESTINATION)) continue;
+    if (const auto status = listed(t, if_m_a::v1::TRANSFER_ROLE_DESTINATION); status != open.end()) {
+      const bool lost = t.ready() && (status->state() == if_m_a::v1::TRANSFER_STATE_RECEIVING ||
+                                      status->state() == if_m_a::v1::TRANSFER_STATE_STANDBY);
+      if (lost) withdraw_ready(context, t, "it is receiving again");
+      continue;
+    }
     withdraw_ready(context, t, "it does not know of the transfer");
     t.set_prepared(false);
     lane(t).destination_lost_it = true;
