@@ -42,6 +42,7 @@ class Operator final : public ShellObserver {
   using Watcher = std::function<void(Answer<api::Migration>)>;
   std::uint64_t watch(const std::string& migration_id, Watcher each);
   void unwatch(std::uint64_t watch);
+  std::size_t watching() const { return watches_.size(); }
 
   // operator_queries.cpp
   void plan(const api::PlanRequest& request, Reply<api::PlanReply> reply);
