@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <cerrno>
 #include <set>
 
 #include "runtime/config.h"
@@ -302,7 +303,8 @@ Result<common::Subject> Agent::find_subject(const std::string& id_or_address) co
     return failure(ErrorKind::InvalidInput,
                    fmt::format("\"{}\" is no subject that the master has spoken of ({} are known), and "
                                "no address",
-                               id_or_address, subjects_.size()));
+                               id_or_address, subjects_.size()),
+                   ENOENT);
   }
   common::Subject subject;
   subject.set_id(id_or_address);

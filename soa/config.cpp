@@ -47,7 +47,8 @@ protocol::SoaConfig read_machine(Section& root) {
   machine.profile.set_host(machine.host);
   std::set<std::string> contexts, addresses;
   for (Section* context : root.sections("contexts")) read_context(*context, contexts, machine.profile);
-  if (contexts.empty()) root.reject("contexts", "none", "at least one; {name: default, zones: {...}} on a simple host");
+  if (contexts.empty() && !root.keys().empty())
+    root.reject("contexts", "none", "at least one; {name: default, zones: {...}} on a simple host");
   for (Section* external : root.sections("external_addresses")) {
     read_external_address(*external, addresses, machine.profile);
   }
