@@ -38,7 +38,8 @@ class SqliteAudit final : public Audit {
   }
 
   Result<std::vector<AuditRecord>> query(const AuditQuery& query) override {
-    std::string sql = "SELECT wall_microseconds, migration, subject, event, detail FROM audit WHERE wall_microseconds >= ?1";
+    std::string sql =
+        "SELECT wall_microseconds, migration, subject, event, detail FROM audit WHERE wall_microseconds >= ?1";
     if (query.to != 0) sql += " AND wall_microseconds <= ?2";
     if (!query.migration_id.empty()) sql += " AND migration = ?3";
     if (!query.subject_id.empty()) sql += " AND subject = ?4";

@@ -32,7 +32,8 @@ struct AuditQuery {
 class Audit {
  public:
   virtual ~Audit() = default;
-  // Survives the end of the process when it returns; a loss of power may cost the last seconds. Errors: Failed, Corrupt.
+  // Survives the end of the process when it returns; a loss of power may cost the last seconds.
+  // Errors: Failed, Corrupt.
   virtual Result<void> append(const std::vector<AuditRecord>& records) = 0;
   // Oldest first. Errors: Failed, Corrupt.
   virtual Result<std::vector<AuditRecord>> query(const AuditQuery& query) = 0;

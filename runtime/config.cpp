@@ -74,8 +74,10 @@ std::vector<Entry> entries_of(const YAML::Node& mapping, const std::string& path
       state.add(file, name.Mark(), fmt::format("{}: found {} as a key, expected a word", path, describe(name)));
       continue;
     }
-    const bool again = std::any_of(entries.begin(), entries.end(), [&](const Entry& e) { return e.key == name.Scalar(); });
-    if (again) state.add(file, name.Mark(), fmt::format("{}{}: found a second time, expected once", path, name.Scalar()));
+    const bool again =
+        std::any_of(entries.begin(), entries.end(), [&](const Entry& e) { return e.key == name.Scalar(); });
+    if (again)
+      state.add(file, name.Mark(), fmt::format("{}{}: found a second time, expected once", path, name.Scalar()));
     else entries.push_back({name.Scalar(), name, item.second, file});
   }
   return entries;
@@ -93,7 +95,8 @@ struct Section::Implementation {
   std::vector<std::unique_ptr<Section>> children = {};
 
   const Entry* peek(std::string_view key) const {
-    const auto found = std::find_if(entries.begin(), entries.end(), [&](const Entry& entry) { return entry.key == key; });
+    const auto found =
+        std::find_if(entries.begin(), entries.end(), [&](const Entry& entry) { return entry.key == key; });
     return found == entries.end() ? nullptr : &*found;
   }
 
@@ -112,7 +115,8 @@ struct Section::Implementation {
   }
 
   // The text of a scalar, or nothing, with the error noted.
-  std::optional<std::string> scalar(std::string_view key, bool required, std::string_view expected, bool empty = false) {
+  std::optional<std::string> scalar(std::string_view key, bool required, std::string_view expected,
+                                    bool empty = false) {
     const Entry* entry = ask(key, required, expected);
     if (entry == nullptr) return std::nullopt;
     if (entry->value.IsScalar() && (empty || !entry->value.Scalar().empty())) return entry->value.Scalar();
@@ -122,7 +126,8 @@ struct Section::Implementation {
 
   // A list of scalars, each turned into a value by convert.
   template <typename Value, typename Convert>
-  std::optional<std::vector<Value>> list(std::string_view key, bool required, std::string_view expected, Convert convert) {
+  std::optional<std::vector<Value>> list(std::string_view key, bool required, std::string_view expected,
+                                         Convert convert) {
     const Entry* entry = ask(key, required, expected);
     if (entry == nullptr) return std::nullopt;
     std::vector<Value> values;
@@ -185,7 +190,8 @@ Result<std::string> same(const std::string& text) {
 }  // namespace
 
 std::vector<std::string> Section::texts(std::string_view key) {
-  return implementation_->list<std::string>(key, true, "a list of texts, not empty", same).value_or(std::vector<std::string>());
+  return implementation_->list<std::string>(key, true, "a list of texts, not empty", same)
+      .value_or(std::vector<std::string>());
 }
 std::vector<std::string> Section::texts(std::string_view key, std::vector<std::string> missing) {
   return implementation_->list<std::string>(key, false, "a list of texts", same).value_or(std::move(missing));
@@ -212,7 +218,9 @@ std::int64_t Section::integer(std::string_view key, Range range, std::int64_t mi
   implementation_->asked.emplace(key);
   return has(key) ? integer(key, range) : missing;
 }
-Duration Section::milliseconds(std::string_view key, Range range) { return std::chrono::milliseconds(integer(key, range)); }
+Duration Section::milliseconds(std::string_view key, Range range) {
+  return std::chrono::milliseconds(integer(key, range));
+}
 Duration Section::milliseconds(std::string_view key, Range range, std::int64_t missing) {
   return std::chrono::milliseconds(integer(key, range, missing));
 }
@@ -247,7 +255,8 @@ std::vector<std::string> Section::addresses(std::string_view key) {
 }
 std::vector<AddressPrefix> Section::prefixes(std::string_view key) {
   return implementation_
-      ->list<AddressPrefix>(key, false, "a list of prefixes as 10.0.0.0/8 or 2001:db8::/32, no bits set beyond their length",
+      ->list<AddressPrefix>(key, false,
+                            "a list of prefixes as 10.0.0.0/8 or 2001:db8::/32, no bits set beyond their length",
                             parse_prefix)
       .value_or(std::vector<AddressPrefix>());
 }

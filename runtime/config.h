@@ -1,5 +1,5 @@
-// Configuration files: YAML, read by key and type; every error is collected, with file, line and column, the path of the
-// key, what was found and what was expected. A key that nobody asked for is an error.
+// Configuration files: YAML, read by key and type; every error is collected, with file, line and column, the path of
+// the key, what was found and what was expected. A key that nobody asked for is an error.
 //
 //   auto config = Config::load("/etc/sami/som.yaml");
 //   Section& root = config.root();
@@ -8,9 +8,9 @@
 //   for (Section* tde : root.sections("tdes")) ...
 //   if (auto errors = config.errors(); !errors.empty()) print them and exit
 //
-// A getter never fails: on an error it notes it and returns the default, or an empty value. Values may be used only when
-// errors() is empty. Files "<name>/conf.d/*.yaml" beside "<name>.yaml" are read afterwards, in the order of their names:
-// a top-level key there replaces the whole key. Not thread-safe.
+// A getter never fails: on an error it notes it and returns the default, or an empty value. Values may be used only
+// when errors() is empty. Files "<name>/conf.d/*.yaml" beside "<name>.yaml" are read afterwards, in the order of their
+// names: a top-level key there replaces the whole key. Not thread-safe.
 #pragma once
 
 #include <cstdint>

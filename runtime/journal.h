@@ -25,7 +25,8 @@ class Journal {
   // Everything that was committed. Blocks on the disk. Errors: Corrupt, Failed.
   virtual Result<JournalImage> load() = 0;
   // All of it is durable when this returns success, none of it on an error; later writes of a key win. Blocks for one
-  // fsync. Errors: Failed (full disk, ...), Corrupt, InvalidInput (empty key). After an error the caller starts over from load().
+  // fsync. Errors: Failed (full disk, ...), Corrupt, InvalidInput (empty key). After an error the caller starts over
+  // from load().
   virtual Result<void> commit(const std::vector<JournalWrite>& writes) = 0;
 };
 

@@ -1,8 +1,8 @@
 // Logging: a message and key=value fields, one line each, to standard error.
 //
-// Under systemd it goes to the journal, where each field can be searched (journalctl MIGRATION_ID=...); elsewhere a line begins
-// with the UTC time and the level. Values with blanks, quotes or control characters are quoted and escaped, so that a
-// peer cannot forge a line; a value is cut after 2048 octets. A Log is a cheap handle: copy it. Thread-safe.
+// Under systemd it goes to the journal, where each field can be searched (journalctl MIGRATION_ID=...); elsewhere a
+// line begins with the UTC time and the level. Values with blanks, quotes or control characters are quoted and escaped,
+// so that a peer cannot forge a line; a value is cut after 2048 octets. A Log is a cheap handle: copy it. Thread-safe.
 #pragma once
 
 #include <concepts>

@@ -40,7 +40,8 @@ Result<void> check_access(std::string_view method, const Identity& caller, std::
                    fmt::format("{} is of domain {}: expected {}", caller.uri(), caller.domain, domain));
   }
   const std::string_view roles = allowed_roles(method);
-  const bool allowed = roles == caller.role || (roles == "operator or viewer" && (caller.role == "operator" || caller.role == "viewer"));
+  const bool allowed =
+      roles == caller.role || (roles == "operator or viewer" && (caller.role == "operator" || caller.role == "viewer"));
   if (allowed) return {};
   if (roles.empty())
     return failure(ErrorKind::InvalidInput, fmt::format("{} is not a method of this server", method.substr(0, 128)));

@@ -44,9 +44,12 @@ std::string explain(const grpc::Status& status, const std::string& target) {
     return fmt::format("the certificate of {} does not hold against our CA ({})", target, words);
   if (has(words, "WRONG_VERSION_NUMBER") || has(words, "wrong version number"))
     return fmt::format("{} does not speak TLS ({})", target, words);
-  if (has(words, "Socket closed") || has(words, "Connection reset") || has(words, "Broken pipe") || has(words, "alert")) {
-    return fmt::format("{} closed the connection: it went away, or it refused our certificate (another CA, expired); its "
-                       "log says which ({})", target, words);
+  if (has(words, "Socket closed") || has(words, "Connection reset") || has(words, "Broken pipe") ||
+      has(words, "alert")) {
+    return fmt::format(
+        "{} closed the connection: it went away, or it refused our certificate (another CA, expired); its "
+        "log says which ({})",
+        target, words);
   }
   return fmt::format("cannot reach {}: {}", target, words);
 }

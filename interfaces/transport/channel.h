@@ -16,8 +16,8 @@ class Status;
 namespace sami::transport {
 
 // mTLS to the SOM at "host:port". The server must be spiffe://<domain of our certificate>/sami/som/<master_name>.
-// Credentials that cannot be used make a channel on which every call fails with INVALID_ARGUMENT "Invalid credentials.";
-// pki::check_credentials() says why.
+// Credentials that cannot be used make a channel on which every call fails with INVALID_ARGUMENT "Invalid
+// credentials."; pki::check_credentials() says why.
 std::shared_ptr<grpc::Channel> tls_channel(const std::string& target, const Credentials& credentials,
                                            const std::string& master_name);
 // To a daemon's local control socket.

@@ -36,8 +36,8 @@ class Latch {
   bool set_ = false;
 };
 
-// One attempt, from dialling to its end. It owns its channel. Made and destroyed on the loop, after OnDone: a gRPC callback
-// must not destroy the last channel.
+// One attempt, from dialling to its end. It owns its channel. Made and destroyed on the loop, after OnDone: a gRPC
+// callback must not destroy the last channel.
 template <typename Service, typename Outgoing, typename Incoming>
 class Call final : public grpc::ClientBidiReactor<Outgoing, Incoming> {
  public:
@@ -203,7 +203,8 @@ class GrpcClient final : public Client<Outgoing, Incoming> {
                                    ended(own_reason.empty() ? explain(status, config_.target) : own_reason);
                                  }});
     timer_ = loop_.call_after(config_.limits.first_message, [this] {
-      call_->cancel(fmt::format("{} gave no answer within {} ms", config_.target, config_.limits.first_message.count()));
+      call_->cancel(
+          fmt::format("{} gave no answer within {} ms", config_.target, config_.limits.first_message.count()));
     });
   }
 

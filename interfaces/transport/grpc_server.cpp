@@ -171,7 +171,8 @@ Result<std::unique_ptr<Server>> start_server(const ServerConfig& config, MasterH
   return server;
 }
 
-Result<std::unique_ptr<Server>> start_local_server(const std::string& path, const std::vector<grpc::Service*>& services) {
+Result<std::unique_ptr<Server>> start_local_server(const std::string& path,
+                                                   const std::vector<grpc::Service*>& services) {
   auto listener = Listener::on_socket(path);
   if (!listener) return tl::unexpected(listener.error());
   auto server = std::make_unique<GrpcServer>(std::move(*listener), std::make_shared<ServerState>(),

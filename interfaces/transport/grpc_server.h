@@ -1,8 +1,8 @@
 // gRPC servers: the SOM's port with mTLS, and a daemon's local control socket.
 //
 // TLS 1.3; a client certificate of the CA is required. Who may call what is decided here, in one place, before a method
-// runs: IF(M,A) role soa, IF(M,T) role tde, Master role operator, and viewer for what alters nothing (access.h); whatever
-// else is denied. The certificate's domain must be the server's own. Connections are accepted by an own thread
+// runs: IF(M,A) role soa, IF(M,T) role tde, Master role operator, and viewer for what alters nothing (access.h);
+// whatever else is denied. The certificate's domain must be the server's own. Connections are accepted by an own thread
 // (listener.h), because gRPC 1.51 stops listening for good when descriptors run out once.
 #pragma once
 
@@ -38,9 +38,10 @@ class Server {
 Result<std::unique_ptr<Server>> start_server(const ServerConfig& config, MasterHandlers handlers,
                                              const std::vector<grpc::Service*>& services, Loop& loop);
 
-// Serves on a Unix socket, mode 0600, no TLS: whoever may open it may do everything. A socket file that a dead daemon left
-// is replaced. Errors: InvalidInput: a live daemon owns it, the path is too long or not a socket; Failed.
-Result<std::unique_ptr<Server>> start_local_server(const std::string& path, const std::vector<grpc::Service*>& services);
+// Serves on a Unix socket, mode 0600, no TLS: whoever may open it may do everything. A socket file that a dead daemon
+// left is replaced. Errors: InvalidInput: a live daemon owns it, the path is too long or not a socket; Failed.
+Result<std::unique_ptr<Server>> start_local_server(const std::string& path,
+                                                   const std::vector<grpc::Service*>& services);
 
 // Who called, inside a method of such a service, for the audit trail: "operator/alice", or "local" on the local socket.
 std::string caller_name(const grpc::ServerContextBase& context);

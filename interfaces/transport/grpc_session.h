@@ -1,7 +1,7 @@
 // The SOM's end of one gRPC session. Private to grpc_server.cpp.
 //
-// gRPC's callbacks change only what the mutex guards and post to the loop; one message at a time is handed to the loop and
-// the next is read when that one was handled, so that a slow loop holds the peer back instead of filling memory.
+// gRPC's callbacks change only what the mutex guards and post to the loop; one message at a time is handed to the loop
+// and the next is read when that one was handled, so that a slow loop holds the peer back instead of filling memory.
 #pragma once
 
 #include <fmt/format.h>
@@ -61,9 +61,10 @@ class GrpcSession final : public Session<Outgoing>,
     }
     on_loop([self = self_] {
       (*self->handlers_.open)(self);
-      self->deadline_ = self->server_->loop->call_after(self->server_->limits.first_message, [weak = std::weak_ptr(self)] {
-        if (const auto session = weak.lock()) session->nothing_came();
-      });
+      self->deadline_ =
+          self->server_->loop->call_after(self->server_->limits.first_message, [weak = std::weak_ptr(self)] {
+            if (const auto session = weak.lock()) session->nothing_came();
+          });
       self->read_next();
     });
   }
@@ -71,7 +72,8 @@ class GrpcSession final : public Session<Outgoing>,
   void send(const Outgoing& message) override {
     const std::size_t size = message.ByteSizeLong();
     if (size > server_->limits.message_bytes) {
-      return close(fmt::format("a message of {} octets was to be sent: at most {}", size, server_->limits.message_bytes));
+      return close(
+          fmt::format("a message of {} octets was to be sent: at most {}", size, server_->limits.message_bytes));
     }
     const std::lock_guard lock(mutex_);
     if (closing_) return;
@@ -99,6 +101,11 @@ class GrpcSession final : public Session<Outgoing>,
   }
 
   const Identity& peer() const override { return peer_; }
+
+  std::size_t queued_bytes() const override {
+    const std::lock_guard lock(mutex_);
+    return queued_bytes_;
+  }
 
   // ---- gRPC's threads
   void OnSendInitialMetadataDone(bool) override {}

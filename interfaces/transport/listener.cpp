@@ -180,8 +180,8 @@ Result<std::unique_ptr<Listener>> Listener::on_socket(const std::string& path) {
   sockaddr_un address = {};
   address.sun_family = AF_UNIX;
   if (path.empty() || path.front() != '/' || path.size() >= sizeof address.sun_path) {
-    return failure(ErrorKind::InvalidInput, fmt::format("socket \"{}\": expected an absolute path of at most {} octets", path,
-                                                        sizeof address.sun_path - 1));
+    return failure(ErrorKind::InvalidInput, fmt::format("socket \"{}\": expected an absolute path of at most {} octets",
+                                                        path, sizeof address.sun_path - 1));
   }
   path.copy(address.sun_path, path.size());
   struct stat status = {};

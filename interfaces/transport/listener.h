@@ -12,9 +12,11 @@ namespace sami::transport {
 
 class Listener {
  public:
-  // endpoint: "host:port", port 0: any; all addresses of the host. Errors: InvalidInput: bad or unknown host; Failed: taken.
+  // endpoint: "host:port", port 0: any; all addresses of the host.
+  // Errors: InvalidInput: bad or unknown host; Failed: taken.
   static Result<std::unique_ptr<Listener>> on_port(const std::string& endpoint);
-  // Mode 0600. <path>.lock says who owns it. Errors: InvalidInput: a live daemon owns it, too long, not a socket; Failed.
+  // Mode 0600. <path>.lock says who owns it.
+  // Errors: InvalidInput: a live daemon owns it, too long, not a socket; Failed.
   static Result<std::unique_ptr<Listener>> on_socket(const std::string& path);
 
   // Stops accepting; connections that were handed over live on. Removes the socket file.

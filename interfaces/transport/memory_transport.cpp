@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 
+#include <atomic>
 #include <random>
 #include <set>
 
@@ -17,7 +18,9 @@ std::string too_large(std::size_t size, std::size_t limit) {
 std::string too_large_for_peer(std::size_t size, std::size_t limit) {
   return fmt::format("received a message of {} octets: at most {}", size, limit);
 }
-std::string does_not_read(std::size_t queued) { return fmt::format("the peer does not read: {} octets are queued", queued); }
+std::string does_not_read(std::size_t queued) {
+  return fmt::format("the peer does not read: {} octets are queued", queued);
+}
 
 template <typename Incoming, typename Outgoing>
 struct RoleHandlers;
@@ -81,16 +84,22 @@ class MemorySession final : public Session<Outgoing>,
   using ClientMessage = std::function<void(const std::string& bytes)>;
   using ClientClosed = std::function<void(const std::string& reason)>;
 
-  MemorySession(std::shared_ptr<MasterState> server, Loop& loop, Identity peer, ClientMessage to_client, ClientClosed closed)
-      : server_(std::move(server)), loop_(loop), executor_(loop.executor()), peer_(std::move(peer)),
-        to_client_(std::move(to_client)), client_closed_(std::move(closed)) {}
+  MemorySession(std::shared_ptr<MasterState> server, Loop& loop, Identity peer, ClientMessage to_client,
+                ClientClosed closed)
+      : server_(std::move(server)),
+        loop_(loop),
+        executor_(loop.executor()),
+        peer_(std::move(peer)),
+        to_client_(std::move(to_client)),
+        client_closed_(std::move(closed)) {}
 
   void begin() {
     ++server_->sessions;
     Role::open(server_->handlers)(this->shared_from_this());
     deadline_ = loop_.call_after(server_->limits.first_message, [weak = this->weak_from_this()] {
       if (const auto self = weak.lock())
-        self->end(fmt::format("no message came within {} ms: expected Authorize", self->server_->limits.first_message.count()));
+        self->end(fmt::format("no message came within {} ms: expected Authorize",
+                              self->server_->limits.first_message.count()));
     });
   }
 
@@ -102,11 +111,13 @@ class MemorySession final : public Session<Outgoing>,
     executor_([self = this->shared_from_this(), reason] { self->end(reason); });
   }
   const Identity& peer() const override { return peer_; }
+  std::size_t queued_bytes() const override { return queued_; }
 
   // ---- the loop
   void receive(const std::string& bytes) {
     if (!open_ || !server_->alive) return;
-    if (bytes.size() > server_->limits.message_bytes) return end(too_large_for_peer(bytes.size(), server_->limits.message_bytes));
+    if (bytes.size() > server_->limits.message_bytes)
+      return end(too_large_for_peer(bytes.size(), server_->limits.message_bytes));
     loop_.cancel(deadline_);
     Incoming message;
     message.ParseFromString(bytes);
@@ -128,7 +139,8 @@ class MemorySession final : public Session<Outgoing>,
  private:
   void send_bytes(const std::string& bytes) {
     if (!open_) return;
-    if (bytes.size() > server_->limits.message_bytes) return end(too_large(bytes.size(), server_->limits.message_bytes));
+    if (bytes.size() > server_->limits.message_bytes)
+      return end(too_large(bytes.size(), server_->limits.message_bytes));
     if (queued_ + bytes.size() > server_->limits.queued_bytes) return end(does_not_read(queued_));
     queued_ += bytes.size();
     executor_([self = this->shared_from_this(), bytes] {
@@ -144,7 +156,7 @@ class MemorySession final : public Session<Outgoing>,
   const ClientMessage to_client_;
   const ClientClosed client_closed_;
   Loop::TimerId deadline_ = 0;
-  std::size_t queued_ = 0;
+  std::atomic<std::size_t> queued_ = 0;
   bool open_ = true;
 };
 
@@ -290,7 +302,8 @@ MemoryNetwork::~MemoryNetwork() = default;
 
 Result<std::unique_ptr<MemoryNetwork::Server>> MemoryNetwork::serve(const std::string& target, Identity identity,
                                                                     MasterHandlers handlers, Limits limits) {
-  const auto state = std::make_shared<MasterState>(MasterState{std::move(identity), std::move(handlers), limits, 0, true});
+  const auto state =
+      std::make_shared<MasterState>(MasterState{std::move(identity), std::move(handlers), limits, 0, true});
   if (!implementation_->servers.emplace(target, state).second)
     return failure(ErrorKind::InvalidInput, target + " is taken: expected another target");
   return std::make_unique<MemoryServer>(implementation_, target, state);

@@ -1,5 +1,5 @@
-// Sessions in memory: the twin of the gRPC transport for tests of daemons without sockets and certificates. One loop, one
-// thread. Messages are serialised on the way, so that limits and unknown fields behave as on the wire.
+// Sessions in memory: the twin of the gRPC transport for tests of daemons without sockets and certificates. One loop,
+// one thread. Messages are serialised on the way, so that limits and unknown fields behave as on the wire.
 #pragma once
 
 #include <map>

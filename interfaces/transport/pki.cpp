@@ -56,7 +56,8 @@ Result<Pair> make_unsigned(const std::string& common_name_text, const std::strin
     return X509_NAME_add_entry_by_txt(name, field, MBSTRING_UTF8, reinterpret_cast<const unsigned char*>(value.data()),
                                       static_cast<int>(value.size()), -1, 0) == 1;
   };
-  if (!add("O", organization.substr(0, 64)) || !add("CN", common_name_text)) return failed("cannot name the certificate");
+  if (!add("O", organization.substr(0, 64)) || !add("CN", common_name_text))
+    return failed("cannot name the certificate");
   return pair;
 }
 
@@ -73,7 +74,8 @@ Result<void> sign(Pair& pair, X509& issuer, EVP_PKEY& issuer_key,
 Result<Files> write_pair(const Pair& pair, const std::string& stem) {
   Files files{stem + ".pem", stem + ".key"};
   if (read_file(files.certificate, maximum_file)) {
-    return failure(ErrorKind::InvalidInput, files.certificate + " exists already: expected a new one, nothing is overwritten");
+    return failure(ErrorKind::InvalidInput,
+                   files.certificate + " exists already: expected a new one, nothing is overwritten");
   }
   if (auto written = create_file(files.key, to_pem(*pair.key), 0600); !written) return tl::unexpected(written.error());
   if (auto written = create_file(files.certificate, to_pem(*pair.certificate), 0644); !written)
@@ -116,7 +118,8 @@ WallTime wall_time(const ASN1_TIME& time) {
 }
 
 std::string text_of(const ASN1_STRING& text) {
-  return {reinterpret_cast<const char*>(ASN1_STRING_get0_data(&text)), static_cast<std::size_t>(ASN1_STRING_length(&text))};
+  return {reinterpret_cast<const char*>(ASN1_STRING_get0_data(&text)),
+          static_cast<std::size_t>(ASN1_STRING_length(&text))};
 }
 
 std::string address_text(const std::string& octets) {
@@ -153,8 +156,9 @@ Result<Certificate> describe(X509& certificate, const std::string& path) {
     if (name->type == GEN_IPADD) result.hosts.push_back(address_text(text_of(*name->d.iPAddress)));
   }
   if (uris.size() != 1) {
-    return failure(ErrorKind::InvalidInput,
-                   fmt::format("{} has {} URI names: expected one, spiffe://<domain>/sami/<role>/<name>", path, uris.size()));
+    return failure(
+        ErrorKind::InvalidInput,
+        fmt::format("{} has {} URI names: expected one, spiffe://<domain>/sami/<role>/<name>", path, uris.size()));
   }
   auto identity = transport::parse_identity(uris[0]);
   if (!identity) return failure(ErrorKind::InvalidInput, path + ": " + identity.error().message);
@@ -210,7 +214,8 @@ Result<Files> issue(const std::string& folder, const std::string& role, const st
     return failure(ErrorKind::Corrupt, folder + "/ca.key is not the key of ca.pem");
   const std::string domain = domain_of(**authority);
   if (domain.empty())
-    return failure(ErrorKind::Corrupt, folder + "/ca.pem names no domain: expected a certificate made by `sami pki init`");
+    return failure(ErrorKind::Corrupt,
+                   folder + "/ca.pem names no domain: expected a certificate made by `sami pki init`");
   const transport::Identity identity{domain, role, name};
   std::string alternative_names = "URI:" + identity.uri();
   for (const std::string& host : hosts) {

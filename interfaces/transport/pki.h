@@ -30,16 +30,16 @@ struct Files {
 Result<Files> make_authority(const std::string& folder, const std::string& domain);
 
 // Makes <folder>/<name>.pem and <name>.key (named <role>-<name> for operators and viewers), signed by the folder's CA;
-// for TLS clients and servers. hosts: DNS names or addresses. Errors: InvalidInput (role, name, host, days of 1..3650, files
-// exist), Corrupt (the CA's files), Failed.
+// for TLS clients and servers. hosts: DNS names or addresses. Errors: InvalidInput (role, name, host, days of 1..3650,
+// files exist), Corrupt (the CA's files), Failed.
 Result<Files> issue(const std::string& folder, const std::string& role, const std::string& name, std::uint32_t days,
                     const std::vector<std::string>& hosts);
 
 // Errors: InvalidInput: not a certificate, or without exactly one URI SAN that is an identity; Failed.
 Result<Certificate> read_certificate(const std::string& path);
 
-// Everything that would make TLS fail later: files readable, key private and of the certificate, certificate of the CA, in
-// its time, with an identity. Returns the certificate. Errors: InvalidInput, saying which file and why; Failed.
+// Everything that would make TLS fail later: files readable, key private and of the certificate, certificate of the CA,
+// in its time, with an identity. Returns the certificate. Errors: InvalidInput, saying which file and why; Failed.
 Result<Certificate> check_credentials(const transport::Credentials& credentials);
 
 }  // namespace sami::pki

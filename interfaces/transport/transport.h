@@ -1,9 +1,9 @@
 // Sessions between daemons: typed messages over mTLS, or in memory. Both twins pass the same conformance suite.
 //
 // Threading: every callback runs on the loop that was handed in, never on a transport thread. Servers and clients are
-// made and destroyed on that loop (or before it runs, or after); after that no callback of theirs runs. send() and close()
-// of a session may be called from any thread and never block: they queue. A queue that exceeds its limit closes the
-// session (the peer does not read); the credit window of the protocol keeps a healthy one far below that.
+// made and destroyed on that loop (or before it runs, or after); after that no callback of theirs runs. send() and
+// close() of a session may be called from any thread and never block: they queue. A queue that exceeds its limit closes
+// the session (the peer does not read); the credit window of the protocol keeps a healthy one far below that.
 #pragma once
 
 #include <chrono>
@@ -37,14 +37,14 @@ class Session {
   // Sends what is queued, then ends the stream; the peer sees the reason. on_closed follows. Once is enough.
   virtual void close(const std::string& reason) = 0;
   virtual const Identity& peer() const = 0;
-  // Octets that were sent and have not left yet. Any thread. A relay leaves out what is repeated anyway while it is high.
-  virtual std::size_t queued_bytes() const { return 0; }
+  // Octets that were sent and have not left yet. Any thread. While it is high a relay leaves out what is repeated.
+  virtual std::size_t queued_bytes() const = 0;
 };
 using AgentSession = Session<if_m_a::v1::MasterMessage>;
 using TdeSession = Session<if_m_t::v1::MasterMessage>;
 
-// The SOM's side. Only peers with a certificate of the CA, of the right domain and role, get as far as on_open; on_closed
-// follows each on_open exactly once, unless the server is destroyed before. Every handler must be set.
+// The SOM's side. Only peers with a certificate of the CA, of the right domain and role, get as far as on_open;
+// on_closed follows each on_open exactly once, unless the server is destroyed before. Every handler must be set.
 struct MasterHandlers {
   std::function<void(std::shared_ptr<AgentSession>)> on_agent_open;
   std::function<void(const std::shared_ptr<AgentSession>&, if_m_a::v1::AgentMessage)> on_agent_message;
@@ -52,8 +52,8 @@ struct MasterHandlers {
   std::function<void(std::shared_ptr<TdeSession>)> on_tde_open;
   std::function<void(const std::shared_ptr<TdeSession>&, if_m_t::v1::TdeMessage)> on_tde_message;
   std::function<void(const std::shared_ptr<TdeSession>&, std::string reason)> on_tde_closed;
-  // Refused before it opened, for the log and the audit trail: who (address, identity where known) and why. A peer whose
-  // certificate another CA signed, or that has none, does not get as far: see grpc_log.h.
+  // Refused before it opened, for the log and the audit trail: who (address, identity where known) and why. A peer
+  // whose certificate another CA signed, or that has none, does not get as far: see grpc_log.h.
   std::function<void(std::string peer, std::string reason)> on_refused;
 };
 

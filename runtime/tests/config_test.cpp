@@ -116,7 +116,8 @@ TEST(ConfigTest, WhatCannotBeReadIsTheOnlyError) {
   }
   auto missing = Config::load("/nowhere/som.yaml");
   missing.root().text("name");
-  EXPECT_THAT(missing.errors(), ElementsAre("/nowhere/som.yaml: cannot open /nowhere/som.yaml: No such file or directory"));
+  EXPECT_THAT(missing.errors(),
+              ElementsAre("/nowhere/som.yaml: cannot open /nowhere/som.yaml: No such file or directory"));
 }
 
 using ConfigFolderTest = sami::testing::FolderTest;
@@ -132,17 +133,20 @@ TEST_F(ConfigFolderTest, LaterFilesReplaceTopLevelKeys) {
   EXPECT_EQ(config.root().section("limits").integer("x", {}), 5);
   EXPECT_EQ(config.root().section("limits").integer("y", {}, 9), 9);
   EXPECT_EQ(config.root().text("log"), "info");
-  EXPECT_THAT(config.errors(), ElementsAre(folder_ + "/som/conf.d/10.yaml:2:16: limits.z: unknown key, expected one of: x, y"));
+  EXPECT_THAT(config.errors(),
+              ElementsAre(folder_ + "/som/conf.d/10.yaml:2:16: limits.z: unknown key, expected one of: x, y"));
 }
 
 TEST(ConfigValueTest, AddressesAndEndpoints) {
-  for (const char* text : {"", "1.2.3", "1.2.3.4.5", "::g", "1.2.3.4/8", "01.2.3.4"}) EXPECT_FALSE(parse_address(text)) << text;
+  for (const char* text : {"", "1.2.3", "1.2.3.4.5", "::g", "1.2.3.4/8", "01.2.3.4"})
+    EXPECT_FALSE(parse_address(text)) << text;
   for (const char* text : {"", "/8", "10.0.0.0/", "10.0.0.0/33", "10.0.0.0/-1", "10.1.0.0/8", "::/129"})
     EXPECT_FALSE(parse_prefix(text)) << text;
   EXPECT_TRUE(parse_prefix("0.0.0.0/0"));
   for (const char* text : {"", "02:00:00:00:00", "02-00-00-00-00-01", "02:00:00:00:00:0g", "2:0:0:0:0:1:2:3:4"})
     EXPECT_FALSE(parse_mac(text)) << text;
-  for (const char* text : {"som.example:7500", "192.0.2.1:1", "[::1]:65535"}) EXPECT_TRUE(check_endpoint(text, false)) << text;
+  for (const char* text : {"som.example:7500", "192.0.2.1:1", "[::1]:65535"})
+    EXPECT_TRUE(check_endpoint(text, false)) << text;
   for (const char* text : {"som", ":7500", "som:", "som:0", "som:65536", "::1:7500", "[1.2.3.4]:1", "a b:1", "-a:1"})
     EXPECT_FALSE(check_endpoint(text, false)) << text;
   EXPECT_TRUE(check_endpoint("127.0.0.1:0", true));

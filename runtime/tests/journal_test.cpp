@@ -31,7 +31,8 @@ class JournalTest : public sami::testing::FolderTest, public ::testing::WithPara
   // Again: what a restart of the daemon sees.
   void open() {
     if (GetParam() == std::string("memory")) {
-      journal_ = std::make_unique<MemoryJournal>(journal_ ? static_cast<MemoryJournal&>(*journal_).image() : JournalImage());
+      journal_ =
+          std::make_unique<MemoryJournal>(journal_ ? static_cast<MemoryJournal&>(*journal_).image() : JournalImage());
       return;
     }
     journal_.reset();

@@ -17,12 +17,17 @@ class LogTest : public ::testing::Test {
 };
 
 TEST_F(LogTest, FieldsFollowTheMessage) {
-  log_.info("transfer ready", {{"migration_id", "m1"}, {"records", 200}, {"essential", true}, {"host", std::string("fw1")}});
+  log_.info("transfer ready",
+            {{"migration_id", "m1"}, {"records", 200}, {"essential", true}, {"host", std::string("fw1")}});
   EXPECT_THAT(lines_, ElementsAre("transfer ready migration_id=m1 records=200 essential=true host=fw1"));
 }
 
 TEST_F(LogTest, WhatAPeerSentCannotForgeALine) {
-  log_.info("refused\nforged", {{"reason", "a b\n<3>all is well \"x\" \x1b[2J"}, {"empty", ""}, {"c1", "\xc2\x9b" "31m"}});
+  log_.info("refused\nforged", {{"reason", "a b\n<3>all is well \"x\" \x1b[2J"},
+                                {"empty", ""},
+                                {"c1",
+                                 "\xc2\x9b"
+                                 "31m"}});
   EXPECT_THAT(lines_, ElementsAre("refused\\nforged reason=\"a b\\n<3>all is well \\\"x\\\" \\x1b[2J\" empty=\"\" "
                                   "c1=\"\\xc2\x9b" "31m\""));
   log_.info("long", {{"value", std::string(5000, 'x')}});

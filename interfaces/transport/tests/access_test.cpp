@@ -31,7 +31,8 @@ TEST(AccessTest, WhatIsNotInTheTableIsDenied) {
 }
 
 TEST(AccessTest, ForeignDomainIsDeniedAndToldWhatWasExpected) {
-  const auto access = check_access("/sami.if_m_a.v1.StateOrchestration/Session", {"other.example", "soa", "fw1"}, "dc.example");
+  const auto access =
+      check_access("/sami.if_m_a.v1.StateOrchestration/Session", {"other.example", "soa", "fw1"}, "dc.example");
   ASSERT_FALSE(access);
   EXPECT_THAT(access.error().message, testing::HasSubstr("expected dc.example"));
 }

@@ -129,8 +129,12 @@ TEST_F(SessionTest, ComesBackWhenTheMasterDoes) {
 TEST_F(SessionTest, PeerThatDoesNotReadIsClosed) {
   serve({.queued_bytes = 4 << 20});
   dial();
-  ASSERT_TRUE(until([&] { return master_.agents.size() == 1; }));
-  for (std::uint32_t i = 0; i < 64; ++i) master_.agents[0]->send(download(i, 1 << 19));  // in one turn: nobody reads
+  ASSERT_TRUE(until([&] { return dialler_.connected == 1 && master_.agents.size() == 1; }));
+  const auto session = master_.agents[0];
+  session->send(download(0, 1 << 19));
+  ASSERT_TRUE(until([&] { return dialler_.messages.size() == 1 && session->queued_bytes() == 0; }));
+  for (std::uint32_t i = 0; i < 64; ++i) session->send(download(i, 1 << 19));  // in one turn: nobody reads
+  world_->loop.post([&] { EXPECT_GT(session->queued_bytes(), 0U); });
   ASSERT_TRUE(until([&] { return !master_.closed.empty() && !dialler_.disconnected.empty(); }));
   EXPECT_THAT(master_.closed[0], HasSubstr("does not read"));
   EXPECT_LT(dialler_.messages.size(), 64U);

@@ -96,14 +96,16 @@ TEST_F(GrpcTest, CredentialsThatCannotBeUsedAreAnErrorAtTheStart) {
   const auto client = make_agent_client({world_.target(), credentials, "som1", {}}, world_.loop);
   ASSERT_FALSE(client);
   EXPECT_THAT(client.error().message, HasSubstr("is not the key of"));
-  const auto server = start_server({world_.target(), world_.credentials(soa("fw1")), {}}, master_.handlers(), {}, world_.loop);
+  const auto server =
+      start_server({world_.target(), world_.credentials(soa("fw1")), {}}, master_.handlers(), {}, world_.loop);
   ASSERT_FALSE(server);
   EXPECT_THAT(server.error().message, HasSubstr("expected role som"));
 }
 
 TEST_F(GrpcTest, TakenPortIsAnError) {
   serve();
-  const auto second = start_server({world_.target(), world_.credentials({domain, "som", "som1"}), {}}, master_.handlers(), {}, world_.loop);
+  const auto second = start_server({world_.target(), world_.credentials({domain, "som", "som1"}), {}},
+                                   master_.handlers(), {}, world_.loop);
   ASSERT_FALSE(second);
   EXPECT_THAT(second.error().message, HasSubstr("Address already in use"));
 }
@@ -200,7 +202,8 @@ TEST_F(GrpcTest, ChannelExplainsWhatWentWrong) {
   EXPECT_THAT(explain(status, "som1"), HasSubstr("nobody listens on som1"));
   serve();
   status = ask(tls_channel(world_.target(), alice, "som2"));
-  EXPECT_THAT(explain(status, "here"), HasSubstr("here is the wrong server: the server is spiffe://dc.example/sami/som/som1"));
+  EXPECT_THAT(explain(status, "here"),
+              HasSubstr("here is the wrong server: the server is spiffe://dc.example/sami/som/som1"));
   status = ask(unix_channel(world_.folder() + "/nothing.sock"));
   EXPECT_THAT(explain(status, "nothing.sock"), HasSubstr("nothing.sock is not there"));
 }

@@ -22,7 +22,8 @@ GrpcWorld::GrpcWorld() {
   folder_ = mkdtemp(name);
   EXPECT_TRUE(pki::make_authority(folder_ + "/ours", domain));
   EXPECT_TRUE(pki::make_authority(folder_ + "/other", "other.example"));
-  const std::string bundle = *read_file(folder_ + "/ours/ca.pem", maximum_file) + *read_file(folder_ + "/other/ca.pem", maximum_file);
+  const std::string bundle =
+      *read_file(folder_ + "/ours/ca.pem", maximum_file) + *read_file(folder_ + "/other/ca.pem", maximum_file);
   EXPECT_TRUE(write_file(folder_ + "/bundle.pem", bundle, 0644));
   reservation_ = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
   const int on = 1;
@@ -43,7 +44,8 @@ GrpcWorld::~GrpcWorld() {
 }
 
 void GrpcWorld::serve_with(MasterHandlers handlers, Limits limits, const std::vector<grpc::Service*>& services) {
-  auto served = start_server({target(), credentials({domain, "som", "som1"}), limits}, std::move(handlers), services, loop);
+  auto served =
+      start_server({target(), credentials({domain, "som", "som1"}), limits}, std::move(handlers), services, loop);
   ASSERT_TRUE(served) << served.error().message;
   server_ = std::move(*served);
   EXPECT_EQ(server_->port(), port_);
@@ -51,7 +53,9 @@ void GrpcWorld::serve_with(MasterHandlers handlers, Limits limits, const std::ve
 
 Credentials GrpcWorld::credentials(const Identity& identity) {
   const std::string authority = folder_ + "/" + authority_name(identity);
-  const std::string stem = authority + "/" + (identity.role == "operator" || identity.role == "viewer" ? identity.role + "-" : "") + identity.name;
+  const std::string stem = authority + "/" +
+                           (identity.role == "operator" || identity.role == "viewer" ? identity.role + "-" : "") +
+                           identity.name;
   if (!read_file(stem + ".pem", maximum_file)) {
     const auto issued = pki::issue(authority, identity.role, identity.name, 1, {});
     EXPECT_TRUE(issued) << issued.error().message;
@@ -65,7 +69,8 @@ Credentials GrpcWorld::untrusted_credentials() {
   const auto issued = pki::issue(authority, "soa", "fw1", 1, {});
   EXPECT_TRUE(issued);
   // It trusts the server, and itself, so that only the server has a reason to refuse.
-  const std::string bundle = *read_file(folder_ + "/bundle.pem", maximum_file) + *read_file(authority + "/ca.pem", maximum_file);
+  const std::string bundle =
+      *read_file(folder_ + "/bundle.pem", maximum_file) + *read_file(authority + "/ca.pem", maximum_file);
   EXPECT_TRUE(write_file(authority + "/bundle.pem", bundle, 0644));
   return {authority + "/bundle.pem", issued->certificate, issued->key};
 }

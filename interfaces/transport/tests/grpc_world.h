@@ -19,8 +19,8 @@ class GrpcWorld final : public World {
   std::unique_ptr<TdeClient> tde(const Identity& identity, const std::string& master_name, Limits limits) override;
   std::unique_ptr<AgentClient> agent_with(const Credentials& credentials, const std::string& target, Limits limits);
 
-  // Made when first asked for. Identities of "other.example" come from another authority, which everybody trusts; those of
-  // `untrusted` from one that nobody else does.
+  // Made when first asked for. Identities of "other.example" come from another authority, which everybody trusts; those
+  // of `untrusted` from one that nobody else does.
   Credentials credentials(const Identity& identity);
   Credentials untrusted_credentials();
   const std::string& folder() const { return folder_; }

@@ -28,7 +28,9 @@ class PkiTest : public ::testing::Test {
                            const std::vector<std::string>& hosts = {}) {
     return issue(folder_ + "/ca", role, name, days, hosts);
   }
-  transport::Credentials credentials(const Files& files) const { return {folder_ + "/ca/ca.pem", files.certificate, files.key}; }
+  transport::Credentials credentials(const Files& files) const {
+    return {folder_ + "/ca/ca.pem", files.certificate, files.key};
+  }
   static unsigned mode(const std::string& path) {
     struct stat status = {};
     return stat(path.c_str(), &status) == 0 ? status.st_mode & 0777 : 0;
@@ -121,10 +123,11 @@ TEST(IdentityTest, ParsesWhatItWrites) {
 }
 
 TEST(IdentityTest, RefusesEverythingElse) {
-  for (const char* uri : {"", "spiffe://", "spiffe://dc.example", "spiffe://dc.example/sami/soa", "spiffe://dc.example/sami/soa/",
-                          "spiffe:///sami/soa/x", "http://dc.example/sami/soa/x", "spiffe://dc.example/sami/root/x",
-                          "spiffe://dc.example/sami/soa/x/y", "spiffe://dc.example/sami/soa/-x", "spiffe://DC/sami/soa/x",
-                          "spiffe://dc.example/other/soa/x", "spiffe://dc.example/sami/soa/x\n"})
+  for (const char* uri :
+       {"", "spiffe://", "spiffe://dc.example", "spiffe://dc.example/sami/soa", "spiffe://dc.example/sami/soa/",
+        "spiffe:///sami/soa/x", "http://dc.example/sami/soa/x", "spiffe://dc.example/sami/root/x",
+        "spiffe://dc.example/sami/soa/x/y", "spiffe://dc.example/sami/soa/-x", "spiffe://DC/sami/soa/x",
+        "spiffe://dc.example/other/soa/x", "spiffe://dc.example/sami/soa/x\n"})
     EXPECT_FALSE(transport::parse_identity(uri)) << uri;
 }
 

@@ -144,7 +144,8 @@ std::string tls_handshake(int port, int maximum_version, const std::string& cert
   const std::unique_ptr<SSL, decltype(&SSL_free)> session(SSL_new(context.get()), SSL_free);
   SSL_set_fd(session.get(), socket.number());
   char byte = 0;
-  // With TLS 1.3 the client learns only by reading that its certificate was refused; a server that takes it sends SETTINGS.
+  // With TLS 1.3 the client learns only by reading that its certificate was refused; a server that takes it sends
+  // SETTINGS.
   if (SSL_connect(session.get()) == 1 && SSL_read(session.get(), &byte, 1) == 1) return "";
   char reason[256] = "closed";
   if (const unsigned long code = ERR_get_error(); code != 0) ERR_error_string_n(code, reason, sizeof reason);

@@ -25,8 +25,8 @@ class Socket {
   int number_;
 };
 
-// Passes bytes between clients and a server until told to be silent; then it keeps the connections and passes nothing, as
-// a broken link does. A thread of its own.
+// Passes bytes between clients and a server until told to be silent; then it keeps the connections and passes nothing,
+// as a broken link does. A thread of its own.
 class Relay {
  public:
   explicit Relay(int server_port);
@@ -40,8 +40,8 @@ class Relay {
   int port_ = 0;
 };
 
-// Negotiates at most this TLS version (OpenSSL's constant) with the server on the port, with these credentials (files; empty:
-// none). Returns "" when the handshake was done and a byte could be exchanged or waited for, else the reason.
+// Negotiates at most this TLS version (OpenSSL's constant) with the server on the port, with these credentials (files;
+// empty: none). Returns "" when the server took it and sent a byte, else the reason.
 std::string tls_handshake(int port, int maximum_version, const std::string& certificate, const std::string& key);
 
 }  // namespace sami::transport::testing

@@ -21,7 +21,8 @@ class World {
   // Serves as spiffe://dc.example/sami/som/som1; again after stop() at the same place.
   virtual void serve(MasterHandlers handlers, Limits limits) = 0;
   virtual void stop() = 0;
-  virtual std::unique_ptr<AgentClient> agent(const Identity& identity, const std::string& master_name, Limits limits) = 0;
+  virtual std::unique_ptr<AgentClient> agent(const Identity& identity, const std::string& master_name,
+                                             Limits limits) = 0;
   virtual std::unique_ptr<TdeClient> tde(const Identity& identity, const std::string& master_name, Limits limits) = 0;
   Loop loop;
 };
@@ -51,7 +52,9 @@ struct Master {
     result.on_tde_open = [this](auto session) { tdes.push_back(session); };
     result.on_tde_message = [this](const auto&, auto message) { tde_messages.push_back(std::move(message)); };
     result.on_tde_closed = [this](const auto&, auto reason) { closed.push_back(reason); };
-    result.on_refused = [this](const std::string& peer, const std::string& reason) { refused.push_back(peer + ": " + reason); };
+    result.on_refused = [this](const std::string& peer, const std::string& reason) {
+      refused.push_back(peer + ": " + reason);
+    };
     return result;
   }
 };
