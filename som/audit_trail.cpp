@@ -10,7 +10,10 @@ void AuditTrail::add(const std::vector<protocol::AuditEntry>& entries) {
   const WallTime wall = clock_.wall();
   for (const auto& entry : entries) {
     waiting_.push_back({wall, entry.migration_id, entry.subject_id, entry.event, entry.detail});
-    log_.info(entry.detail, {{"event", entry.event}, {"MIGRATION_ID", entry.migration_id}, {"VM", entry.subject_id}});
+    if (entry.migration_id.empty() && entry.subject_id.empty())
+      log_.info(entry.detail, {{"event", entry.event}});
+    else
+      log_.info(entry.detail, {{"event", entry.event}, {"MIGRATION_ID", entry.migration_id}, {"VM", entry.subject_id}});
   }
   write();
 }

@@ -32,7 +32,7 @@ void reload(const std::string& config, Shell& shell, Log& log) {
     log.warning("a changed key is not reloaded: it needs a restart", {{"key", key}});
   log.set_level(loaded.settings.log_level);
   shell.reload(loaded.settings);
-  shell.audit().add("configuration", "reloaded: log level, classes for new migrations, tdes, agents");
+  shell.audit().add("operator", "SIGHUP: log level, classes of new migrations, tdes and agents are reloaded");
 }
 
 }  // namespace sami::som
