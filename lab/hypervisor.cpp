@@ -92,14 +92,17 @@ class LabHypervisor::Move {
     return back ? go_back() : Result<void>{};
   }
 
+  // Announced before it runs: what it sends by one firewall is not answered by the other.
   Result<void> resume() {
+    if (auto done = lab_.announce(report_.vm, report_.destination); !done) return done;
+    note("addresses announced at the destination");
     if (auto done = lab_.attach(report_.vm, report_.destination); !done) return done;
     place_ = Place::Destination;
     report_.paused_milliseconds = milliseconds_since(paused_at_);
-    note("runs at the destination");
-    if (auto done = lab_.announce(report_.vm, report_.destination); !done) return done;
     report_.moved = true;
-    note("addresses announced there");
+    note("runs at the destination");
+    if (auto done = lab_.withdraw(report_.vm, report_.source); !done) return done;
+    note("addresses withdrawn at the source");
     if (auto reached = reach(At::Resumed); !reached || over_) return reached;
     return conclude(GatePhase::Resumed);
   }

@@ -102,7 +102,10 @@ Result<void> Lab::build() {
   if (auto saved = save_state(); !saved) return saved;
   if (auto built = build_topology(state_.name, topology_); !built) return built;
   for (const auto& vm : usecase1::vms()) {
-    if (auto done = announce(vm.name, place_of(vm.name)); !done) return done;
+    for (const auto& [server, port, firewall] : vm.placements) {
+      auto done = server == place_of(vm.name) ? announce(vm.name, server) : withdraw(vm.name, server);
+      if (!done) return done;
+    }
   }
   if (state_.with_sami) {
     auto prepared = prepare_daemons(*this);
@@ -214,23 +217,24 @@ Result<void> Lab::attach(const std::string& vm, const std::string& server) {
   state_.places[vm] = server;
   if (auto saved = save_state(); !saved) return saved;
   if (auto up = wait_until_running(namespace_of(server), where->port); !up) return up;
-  return wait_until_running(namespace_of(vm), "eth0");
+  if (auto up = wait_until_running(namespace_of(vm), "eth0"); !up) return up;
+  return announce_addresses(namespace_of(vm), {{"eth0", find_vm(vm)->address}});
 }
 
 Result<void> Lab::announce(const std::string& vm, const std::string& server) {
   auto where = placement(vm, server);
   if (!where) return tl::unexpected(where.error());
-  const auto known = find_vm(vm);
   if (where->firewall.empty()) return {};
-  const auto commands = usecase1::announcement({state_.nat}, *known);
-  // The new place can answer before the old one stops, and says so when the old one no longer contradicts.
+  const auto commands = usecase1::announcement({state_.nat}, *find_vm(vm));
   if (auto done = ip_batch(namespace_of(where->firewall), commands.announce); !done) return done;
-  for (const auto& other : known->placements) {
-    if (other.server == server) continue;
-    if (auto done = ip_batch(namespace_of(other.firewall), commands.withdraw); !done) return done;
-  }
-  if (auto done = announce_addresses(namespace_of(where->firewall), commands.gratuitous); !done) return done;
-  return announce_addresses(namespace_of(vm), {{"eth0", known->address}});
+  return announce_addresses(namespace_of(where->firewall), commands.gratuitous);
+}
+
+Result<void> Lab::withdraw(const std::string& vm, const std::string& server) {
+  auto where = placement(vm, server);
+  if (!where) return tl::unexpected(where.error());
+  if (where->firewall.empty()) return {};
+  return ip_batch(namespace_of(where->firewall), usecase1::announcement({state_.nat}, *find_vm(vm)).withdraw);
 }
 
 Result<void> Lab::set_loss(int percent) {

@@ -49,8 +49,9 @@ class Lab {
 
   // The mechanics of a live migration, each idempotent. None of them tells SAMI anything.
   Result<void> detach(const std::string& vm);                             // its ports go down everywhere
-  Result<void> attach(const std::string& vm, const std::string& server);  // its port there goes up; its place is there
-  Result<void> announce(const std::string& vm, const std::string& server);  // there, and no longer elsewhere
+  Result<void> attach(const std::string& vm, const std::string& server);  // its port there goes up, its place is there
+  Result<void> announce(const std::string& vm, const std::string& server);  // the firewall there draws its traffic
+  Result<void> withdraw(const std::string& vm, const std::string& server);  // the firewall there sends it on
 
   // The core drops so many percent of the packets it forwards, at random.
   Result<void> set_loss(int percent);

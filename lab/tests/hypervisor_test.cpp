@@ -79,6 +79,7 @@ class HypervisorTest : public ::testing::Test {
     ASSERT_TRUE(lab_->detach("vm1"));
     ASSERT_TRUE(lab_->attach("vm1", "server1"));
     ASSERT_TRUE(lab_->announce("vm1", "server1"));
+    ASSERT_TRUE(lab_->withdraw("vm1", "server2"));
   }
   static MoveReport move(ScriptedGate& gate, const MoveOptions& options = {}) {
     auto report = LabHypervisor(*lab_, &gate).move("vm1", "server2", options);

@@ -8,6 +8,7 @@
 #include <cstdlib>
 
 #include "lab/checks.h"
+#include "lab/hypervisor.h"
 #include "lab/namespace.h"
 #include "lab/poll.h"
 #include "lab/traffic.h"
@@ -63,9 +64,9 @@ class LabTest : public ::testing::TestWithParam<Nat> {
   }
 
   static void move(Lab& lab, const std::string& server) {
-    ASSERT_TRUE(lab.detach("vm1"));
-    ASSERT_TRUE(lab.attach("vm1", server));
-    ASSERT_TRUE(lab.announce("vm1", server));
+    MoveOptions options;
+    options.with_sami = false;
+    ASSERT_TRUE(LabHypervisor(lab, nullptr).move("vm1", server, options));
   }
 
   std::vector<std::string> names_;
