@@ -18,7 +18,8 @@ common::v1::Finding make_finding(common::v1::FindingCode code, std::string_view 
   return finding;
 }
 
-common::v1::ClassFeedback failed_class(const std::string& state_class, common::v1::FindingCode code, std::string_view detail) {
+common::v1::ClassFeedback failed_class(const std::string& state_class, common::v1::FindingCode code,
+                                       std::string_view detail) {
   common::v1::ClassFeedback feedback;
   feedback.set_state_class(state_class);
   feedback.set_result(common::v1::CLASS_RESULT_FAILED);

@@ -14,7 +14,8 @@ using ClassFeedbacks = google::protobuf::RepeatedPtrField<common::v1::ClassFeedb
 
 // Detail is cut at 512 octets.
 common::v1::Finding make_finding(common::v1::FindingCode code, std::string_view detail, std::uint64_t records = 0);
-common::v1::ClassFeedback failed_class(const std::string& state_class, common::v1::FindingCode code, std::string_view detail);
+common::v1::ClassFeedback failed_class(const std::string& state_class, common::v1::FindingCode code,
+                                       std::string_view detail);
 // At most 32 findings; more are dropped.
 void add_finding(common::v1::ClassFeedback& feedback, common::v1::Finding finding);
 // The newest word on a class replaces what was said of it before. At most 64 classes are kept.

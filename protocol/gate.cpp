@@ -14,7 +14,7 @@ using if_m_t::v1::Notify;
 namespace phase = if_m_t::v1;
 
 constexpr std::string_view key_prefix = "gate/";
-constexpr int slow = 4;   // how much rarer an acknowledged outcome is repeated, until Concluded
+constexpr int slow = 4;  // how much rarer an acknowledged outcome is repeated, until Concluded
 
 struct Row {
   GateState from;
@@ -50,8 +50,8 @@ std::string_view to_string(GateState state) {
 
 bool may_follow(GateState from, GateState to) {
   return to != none && std::any_of(table.begin(), table.end(), [&](const Row& row) {
-    return row.from == from && std::find(row.to.begin(), row.to.end(), to) != row.to.end();
-  });
+           return row.from == from && std::find(row.to.begin(), row.to.end(), to) != row.to.end();
+         });
 }
 
 class Gate::Implementation {
@@ -67,12 +67,12 @@ class Gate::Implementation {
   struct Move {
     journal::GateRecord record;
     bool outcome_acknowledged = false;
-    bool asking = false;             // FindOut is to be answered
-    bool master_asks = false;        // and the master wants to know
+    bool asking = false;       // FindOut is to be answered
+    bool master_asks = false;  // and the master wants to know
     bool dirty = false;
     Instant notify_due{INT64_MIN};
     Instant instruct_due{INT64_MIN};
-    std::optional<Instant> deadline; // of Announced and Paused
+    std::optional<Instant> deadline;  // of Announced and Paused
     GateState state() const { return static_cast<GateState>(record.state()); }
   };
 
@@ -81,7 +81,9 @@ class Gate::Implementation {
   void on(const gate_event::FromMaster& event);
   void on(const gate_event::MoveBegan& event);
   void on(const gate_event::VmPaused& event);
-  void on(const gate_event::VmResumedAtDestination& e) { place_known(e.notification_id, common::v1::OUTCOME_AT_DESTINATION); }
+  void on(const gate_event::VmResumedAtDestination& e) {
+    place_known(e.notification_id, common::v1::OUTCOME_AT_DESTINATION);
+  }
   void on(const gate_event::VmResumedAtSource& e) { place_known(e.notification_id, common::v1::OUTCOME_AT_SOURCE); }
   void on(const gate_event::PlaceUnknown& event);
   void on(const gate_event::Tick&) {}
@@ -108,7 +110,7 @@ class Gate::Implementation {
   std::vector<std::string> gone_;
   bool connected_ = false;
   bool authorized_ = false;
-  bool refused_ = false;             // by the master: not again on this connection
+  bool refused_ = false;  // by the master: not again on this connection
   Instant authorize_due_{INT64_MIN};
   Instant now_;
   GateStep* step_ = nullptr;
@@ -152,9 +154,11 @@ GateStep Gate::Implementation::step(Instant now, GateEvent event) {
       if (!move.deadline.has_value()) start_deadline(move);
       if (now_ >= *move.deadline) on_deadline(move);
       speak(move);
-      if (std::exchange(move.dirty, false)) step.journal.push_back({std::string(key_prefix) + id, move.record.SerializeAsString()});
+      if (std::exchange(move.dirty, false))
+        step.journal.push_back({std::string(key_prefix) + id, move.record.SerializeAsString()});
     }
-    for (const auto& id : std::exchange(gone_, {})) step.journal.push_back({std::string(key_prefix) + id, std::nullopt});
+    for (const auto& id : std::exchange(gone_, {}))
+      step.journal.push_back({std::string(key_prefix) + id, std::nullopt});
   }
   step_ = nullptr;
   return step;
@@ -264,8 +268,9 @@ void Gate::Implementation::on(const gate_event::MoveBegan& event) {
     return;
   }
   if (moves_.size() >= config_.max_moves || id.empty()) {
-    step_->instructions.push_back({Kind::Refused, id, id.empty() ? "notification_id is empty, expected a name of the move"
-                                                                 : "too many moves are open: " + std::to_string(moves_.size())});
+    step_->instructions.push_back({Kind::Refused, id,
+                                   id.empty() ? "notification_id is empty, expected a name of the move"
+                                              : "too many moves are open: " + std::to_string(moves_.size())});
     return;
   }
   Move& move = moves_[id];
@@ -301,7 +306,8 @@ void Gate::Implementation::place_known(const std::string& id, common::v1::Outcom
   if (known && move->record.outcome() != outcome) audit(*move, "outcome", "the hypervisor contradicts itself: ignored");
   if (known) return;
   move->record.set_outcome(outcome);
-  enter(*move, GateState::Concluding, outcome == common::v1::OUTCOME_AT_SOURCE ? "at the source" : "at the destination");
+  enter(*move, GateState::Concluding,
+        outcome == common::v1::OUTCOME_AT_SOURCE ? "at the source" : "at the destination");
   notify(*move, outcome_phase(move->record));
 }
 
@@ -333,7 +339,8 @@ void Gate::Implementation::on_deadline(Move& move) {
 void Gate::Implementation::on(const gate_event::JournalUnavailable&) {
   for (auto& [id, move] : moves_) {
     if (move.state() != GateState::Paused || !move.deadline.has_value() || now_ < *move.deadline) continue;
-    instruct(move, config_.no_verdict == NoVerdictPolicy::Continue ? Kind::Continue : Kind::Cancel, "the journal is not available");
+    instruct(move, config_.no_verdict == NoVerdictPolicy::Continue ? Kind::Continue : Kind::Cancel,
+             "the journal is not available");
   }
 }
 
@@ -411,7 +418,7 @@ void Gate::Implementation::acknowledged(const if_m_t::v1::NotifyAcknowledged& an
   }
   const bool last = move->record.unacknowledged_size() == 1;
   if (last && move->record.outcome() != common::v1::OUTCOME_UNSPECIFIED) {
-    move->outcome_acknowledged = true;   // kept, and repeated slowly until Concluded
+    move->outcome_acknowledged = true;  // kept, and repeated slowly until Concluded
     return;
   }
   move->record.mutable_unacknowledged()->DeleteSubrange(0, 1);
@@ -420,7 +427,8 @@ void Gate::Implementation::acknowledged(const if_m_t::v1::NotifyAcknowledged& an
 }
 
 void Gate::Implementation::verdict(Move& move, const if_m_t::v1::Verdict& verdict) {
-  if (verdict.vote() == common::v1::VOTE_UNSPECIFIED || move.record.outcome() != common::v1::OUTCOME_UNSPECIFIED) return;
+  if (verdict.vote() == common::v1::VOTE_UNSPECIFIED || move.record.outcome() != common::v1::OUTCOME_UNSPECIFIED)
+    return;
   if (move.record.vote() == common::v1::VOTE_UNSPECIFIED) {
     move.record.set_vote(verdict.vote());
     move.record.set_vote_reason(verdict.reason());

@@ -42,7 +42,7 @@ struct GateConfig {
 namespace gate_event {
 struct Connected {};                             // to the SOM
 struct Disconnected {};
-struct FromMaster { if_m_t::v1::MasterMessage message; };  // PathQuery and MoveRequest are the shell's, not the machine's
+struct FromMaster { if_m_t::v1::MasterMessage message; };  // PathQuery and MoveRequest are the shell's, not ours
 // From the hypervisor, or from whoever notifies for it. notification_id is chosen by the caller and names the move.
 struct MoveBegan { if_m_t::v1::Notify announcement; };     // phase ANNOUNCED, MOVED or PATH_FAILED; transfers filled in
 struct VmPaused { std::string notification_id; };
@@ -50,7 +50,7 @@ struct VmResumedAtDestination { std::string notification_id; };
 struct VmResumedAtSource { std::string notification_id; }; // cancelled, failed, or went back against the verdict
 struct PlaceUnknown { std::string notification_id; std::string reason; };  // answer to FindOut: cannot say
 struct Tick {};
-struct JournalUnavailable {};                    // the shell's journal keeps failing: only safe effects, nothing durable
+struct JournalUnavailable {};                   // the shell's journal keeps failing: only safe effects, nothing durable
 }  // namespace gate_event
 using GateEvent = std::variant<gate_event::Connected, gate_event::Disconnected, gate_event::FromMaster,
                                gate_event::MoveBegan, gate_event::VmPaused, gate_event::VmResumedAtDestination,

@@ -29,7 +29,7 @@ using sami::JournalWrite;
 struct AuditEntry {
   std::string migration_id;
   std::string subject_id;
-  std::string event;    // a word from the list in docs/audit.md: "state", "vote", "outcome", "feedback", "operator", ...
+  std::string event;    // a word from the list in docs/audit.md: "state", "vote", "outcome", "operator", ...
   std::string detail;   // one sentence
 };
 

@@ -36,13 +36,14 @@ void ReceivedClass::fail(const state::Key& key, common::v1::FindingCode code, co
 
 void ReceivedClass::check_total(const if_m_a::v1::RoundEnd& end, bool exact) {
   total.reset();
-  const auto digest = std::find_if(end.digests().begin(), end.digests().end(), [&](const auto& d) { return d.state_class() == name; });
+  const auto digest =
+      std::find_if(end.digests().begin(), end.digests().end(), [&](const auto& d) { return d.state_class() == name; });
   if (digest == end.digests().end()) {
     total = make_finding(common::v1::FINDING_UNSUPPORTED, "the source does not send this class");
   } else if (exact && failed.empty() && (digest->records() != held.size() || digest->sum() != sum)) {
     total = make_finding(common::v1::FINDING_DIGEST_MISMATCH,
-                         fmt::format("{} records with digest {:016x} are here, the source has {} with {:016x}", held.size(), sum,
-                                     digest->records(), digest->sum()));
+                         fmt::format("{} records with digest {:016x} are here, the source has {} with {:016x}",
+                                     held.size(), sum, digest->records(), digest->sum()));
   }
 }
 
@@ -75,13 +76,17 @@ common::v1::ClassFeedback ReceivedClass::feedback(bool tolerant) const {
   for (const auto& [code, what] : by_code) add_finding(feedback, make_finding(code, what.second, what.first));
   const auto reduced = std::count_if(held.begin(), held.end(), [](const auto& entry) { return entry.second.reduced; });
   if (reduced > 0)
-    add_finding(feedback, make_finding(common::v1::FINDING_REDUCED_FIDELITY, reduction, static_cast<std::uint64_t>(reduced)));
+    add_finding(feedback,
+                make_finding(common::v1::FINDING_REDUCED_FIDELITY, reduction, static_cast<std::uint64_t>(reduced)));
   for (const auto& reservation : reservations) add_finding(feedback, reservation);
   if (residue_failed > 0)
-    add_finding(feedback, make_finding(common::v1::FINDING_DRIVER_FAILURE, "records of the residue could not be installed", residue_failed));
+    add_finding(feedback, make_finding(common::v1::FINDING_DRIVER_FAILURE,
+                                       "records of the residue could not be installed", residue_failed));
   const bool bad_records = !failed.empty() || total || residue_failed > 0;
-  if (given_up || (bad_records && !tolerant)) feedback.set_result(common::v1::CLASS_RESULT_FAILED);
-  else if (bad_records || reduced > 0 || !reservations.empty()) feedback.set_result(common::v1::CLASS_RESULT_REDUCED_FIDELITY);
+  if (given_up || (bad_records && !tolerant))
+    feedback.set_result(common::v1::CLASS_RESULT_FAILED);
+  else if (bad_records || reduced > 0 || !reservations.empty())
+    feedback.set_result(common::v1::CLASS_RESULT_REDUCED_FIDELITY);
   return feedback;
 }
 

@@ -1,5 +1,5 @@
-// What a destination knows of one state class of one transfer: whose each key is, what came in this generation, what went
-// wrong, and the verdict that follows. Pure. Private to protocol/.
+// What a destination knows of one state class of one transfer: whose each key is, what came in this generation, what
+// went wrong, and the verdict that follows. Pure. Private to protocol/.
 #pragma once
 
 #include <map>
@@ -30,11 +30,11 @@ struct ReceivedClass {
   std::map<state::Key, Held> held;  // alive in this generation
   state::Digest sum = 0;            // of held
   std::map<state::Key, Failure> failed;
-  std::vector<common::v1::Finding> reservations;      // of prepare
-  std::optional<common::v1::Finding> given_up;        // the class as a whole has failed
-  std::optional<common::v1::Finding> total;           // what the round's end said is not what is held
+  std::vector<common::v1::Finding> reservations;  // of prepare
+  std::optional<common::v1::Finding> given_up;    // the class as a whole has failed
+  std::optional<common::v1::Finding> total;       // what the round's end said is not what is held
   std::uint64_t residue_failed = 0;
-  std::string reduction;            // why records are reduced, the first one's words
+  std::string reduction;  // why records are reduced, the first one's words
 
   void begin_generation();
   void hold(const state::Key& key, state::Digest digest, bool reduced);
@@ -42,8 +42,8 @@ struct ReceivedClass {
   void fail(const state::Key& key, common::v1::FindingCode code, const std::string& detail);
   // Compares what is held with the source's total. `exact` is false while live traffic alters what stands here.
   void check_total(const if_m_a::v1::RoundEnd& end, bool exact);
-  std::vector<state::Key> stale() const;              // ours, and not named by this generation
-  std::vector<state::Key> all_keys() const;           // held or ours
+  std::vector<state::Key> stale() const;     // ours, and not named by this generation
+  std::vector<state::Key> all_keys() const;  // held or ours
   // tolerant: failures of single records are findings only.
   common::v1::ClassFeedback feedback(bool tolerant) const;
 };

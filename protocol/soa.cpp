@@ -63,28 +63,30 @@ class Soa::Implementation {
   bool admit(SoaContext& context, const Request& request, TransferRole role);
   bool stale(const common::v1::TransferReference& reference) const;
   void raise_epoch(SoaContext& context, const common::v1::TransferReference& reference);
-  void supersede(SoaContext& context, const TransferKey& by, const common::v1::TransferReference& reference, const std::string& host_context);
-  void reject(SoaContext& context, const common::v1::TransferReference& reference, TransferRole role, common::v1::FindingCode code,
-              const std::string& detail);
+  void supersede(SoaContext& context, const TransferKey& by, const common::v1::TransferReference& reference,
+                 const std::string& host_context);
+  void reject(SoaContext& context, const common::v1::TransferReference& reference, TransferRole role,
+              common::v1::FindingCode code, const std::string& detail);
   bool answer_as_before(SoaContext& context, const TransferKey& key, const std::string& subject);
   void remember(SoaContext& context, const common::v1::TransferReference& reference, const AgentMessage& answer);
   template <typename Message>
-  void answer_unknown(SoaContext& context, const common::v1::TransferReference& reference, TransferRole role, Message* (AgentMessage::*part)());
+  void answer_unknown(SoaContext& context, const common::v1::TransferReference& reference, TransferRole role,
+                      Message* (AgentMessage::*part)());
   void collect(SoaContext& context);
   void save_epoch(SoaContext& context, const std::string& subject) const;
   SourceTransfer* source(const common::v1::TransferReference& reference);
   DestinationTransfer* destination(const common::v1::TransferReference& reference);
 
   SoaConfig config_;
-  JournalImage image_;                       // until the first step
+  JournalImage image_;  // until the first step
   bool recovered_ = false;
   std::uint32_t incarnation_ = 1;
   CallTable calls_;
-  std::map<std::string, journal::EpochRecord> epochs_;   // by subject
+  std::map<std::string, journal::EpochRecord> epochs_;  // by subject
   std::map<TransferKey, std::unique_ptr<SourceTransfer>> sources_;
   std::map<TransferKey, std::unique_ptr<DestinationTransfer>> destinations_;
-  std::vector<TransferView> preview_;        // of what the journal holds, until the first step
-  KeysByClass inherited_;                    // by the transfer that is being admitted
+  std::vector<TransferView> preview_;  // of what the journal holds, until the first step
+  KeysByClass inherited_;              // by the transfer that is being admitted
   bool connected_ = false;
   bool authorized_ = false;
   bool registered_ = false;
@@ -104,7 +106,8 @@ std::vector<TransferView> Soa::transfers() const { return implementation_->trans
 
 // ---- life
 
-Soa::Implementation::Implementation(SoaConfig config, const JournalImage& journal) : config_(std::move(config)), image_(journal) {
+Soa::Implementation::Implementation(SoaConfig config, const JournalImage& journal)
+    : config_(std::move(config)), image_(journal) {
   for (const auto& [key, value] : image_) {
     if (key == "agent") {
       journal::AgentRecord record;
@@ -199,7 +202,8 @@ void Soa::Implementation::collect(SoaContext& context) {
       save_epoch(context, reference.subject_id());
     }
   };
-  std::erase_if(sources_, [&](const auto& entry) { return entry.second->ending() ? (end(*entry.second), true) : false; });
+  std::erase_if(sources_,
+                [&](const auto& entry) { return entry.second->ending() ? (end(*entry.second), true) : false; });
   std::erase_if(destinations_, [&](const auto& entry) {
     if (!entry.second->ending()) return false;
     entry.second->erase_keys(context);
@@ -240,7 +244,8 @@ void Soa::Implementation::on(SoaContext& context, soa_event::JournalUnavailable&
     if (!transfer->barrier()) continue;
     for (const auto& profile : config_.drivers) {
       if (profile.needs_barrier)
-        context.step.calls.push_back({calls_.next++, profile.state_class, transfer->scope(), driver_call::LowerBarrier{}});
+        context.step.calls.push_back(
+            {calls_.next++, profile.state_class, transfer->scope(), driver_call::LowerBarrier{}});
     }
   }
 }
@@ -309,7 +314,8 @@ void Soa::Implementation::on(SoaContext& context, soa_event::FromMaster& event) 
     case Message::kGetReady: return get_ready(context, message.get_ready());
     case Message::kUploadRequest: return upload_request(context, message.upload_request());
     case Message::kDownloadState:
-      if (auto* t = destination(message.download_state().transfer())) t->on_chunk(context, message.download_state().chunk());
+      if (auto* t = destination(message.download_state().transfer()))
+        t->on_chunk(context, message.download_state().chunk());
       return;
     case Message::kProgress:
       if (auto* t = source(message.progress().transfer())) t->on_progress(context, message.progress());
@@ -317,12 +323,13 @@ void Soa::Implementation::on(SoaContext& context, soa_event::FromMaster& event) 
     case Message::kFinalize:
       if (auto* t = source(message.finalize().transfer())) return t->on_finalize(context, message.finalize());
       if (stale(message.finalize().transfer()))
-        return reject(context, message.finalize().transfer(), TRANSFER_ROLE_SOURCE, common::v1::FINDING_STALE_EPOCH, "");
+        return reject(context, message.finalize().transfer(), TRANSFER_ROLE_SOURCE, common::v1::FINDING_STALE_EPOCH,
+                      "");
       return say_status(context);
     case Message::kRelease: return release(context, message.release());
     case Message::kRollback: return rollback(context, message.rollback());
     case Message::kStatusRequest: return say_status(context);
-    default: return;   // StateQuery is the shell's
+    default: return;  // StateQuery is the shell's
   }
 }
 
@@ -354,10 +361,12 @@ void Soa::Implementation::reject(SoaContext& context, const common::v1::Transfer
   if (code == common::v1::FINDING_STALE_EPOCH) {
     const auto& known = epochs_.at(reference.subject_id());
     text = fmt::format("{} knows epoch {} of {} from {}; {} with epoch {} is refused", config_.host, known.epoch(),
-                       reference.subject_id(), known.migration_id(), reference.migration_id().substr(0, 64), reference.epoch());
+                       reference.subject_id(), known.migration_id(), reference.migration_id().substr(0, 64),
+                       reference.epoch());
   }
   *feedback.add_classes() = failed_class("", code, text);
-  context.step.audit.push_back({reference.migration_id().substr(0, 64), reference.subject_id().substr(0, 128), "refused", text});
+  context.step.audit.push_back(
+      {reference.migration_id().substr(0, 64), reference.subject_id().substr(0, 128), "refused", text});
 }
 
 void Soa::Implementation::raise_epoch(SoaContext& context, const common::v1::TransferReference& reference) {
@@ -377,7 +386,8 @@ bool Soa::Implementation::admit(SoaContext& context, const Request& request, Tra
     reject(context, reference, role, code, detail);
     return false;
   };
-  if (!well_formed(reference)) return refuse(common::v1::FINDING_MALFORMED, "the reference of the transfer is malformed");
+  if (!well_formed(reference))
+    return refuse(common::v1::FINDING_MALFORMED, "the reference of the transfer is malformed");
   if (stale(reference)) return refuse(common::v1::FINDING_STALE_EPOCH, "");
   if (answer_as_before(context, key_of(reference, role), reference.subject_id())) return false;
   std::string error = check_subject(request.subject());
@@ -390,24 +400,27 @@ bool Soa::Implementation::admit(SoaContext& context, const Request& request, Tra
   if (error.empty() && request.classes_size() > 64) error = "more than 64 classes";
   if (!error.empty()) return refuse(common::v1::FINDING_MALFORMED, error);
   if (sources_.size() + destinations_.size() >= config_.max_open_transfers)
-    return refuse(common::v1::FINDING_BUSY, fmt::format("{} transfers are open, the limit is {}", sources_.size() + destinations_.size(),
-                                                        config_.max_open_transfers));
+    return refuse(common::v1::FINDING_BUSY,
+                  fmt::format("{} transfers are open, the limit is {}", sources_.size() + destinations_.size(),
+                              config_.max_open_transfers));
   raise_epoch(context, reference);
-  supersede(context, key_of(reference, role), reference, context_name(as_source ? request.plan().source_context() : request.plan().destination_context()));
+  supersede(context, key_of(reference, role), reference,
+            context_name(as_source ? request.plan().source_context() : request.plan().destination_context()));
   return true;
 }
 
 // A newer migration of the subject ends what an older one has open in the same context, in the same step.
-void Soa::Implementation::supersede(SoaContext& context, const TransferKey& by, const common::v1::TransferReference& reference,
-                                    const std::string& host_context) {
+void Soa::Implementation::supersede(SoaContext& context, const TransferKey& by,
+                                    const common::v1::TransferReference& reference, const std::string& host_context) {
   inherited_.clear();
   const auto is_older = [&](const TransferBase& t, const std::string& its_context) {
-    return t.record().reference().subject_id() == reference.subject_id() && t.record().reference().epoch() < reference.epoch() &&
-           context_name(its_context) == host_context;
+    return t.record().reference().subject_id() == reference.subject_id() &&
+           t.record().reference().epoch() < reference.epoch() && context_name(its_context) == host_context;
   };
   const auto drop = [&](const TransferBase& t) {
     context.step.journal.push_back({transfer_key(t.key()), std::nullopt});
-    context.step.audit.push_back({t.key().migration_id, reference.subject_id(), "superseded", "by " + reference.migration_id()});
+    context.step.audit.push_back(
+        {t.key().migration_id, reference.subject_id(), "superseded", "by " + reference.migration_id()});
   };
   std::erase_if(sources_, [&](const auto& entry) {
     const SourceTransfer& t = *entry.second;
@@ -466,15 +479,21 @@ void Soa::Implementation::upload_request(SoaContext& context, const UploadReques
   *record.mutable_classes() = request.classes();
   record.set_conflict_rule(request.conflict_rule());
   record.set_outcome(request.outcome());
-  record.set_generation(std::max(std::min(request.after_generation(), maximum_generation), before == used.end() ? 0 : before->second) + 1);
-  sources_[key_of(request.transfer(), TRANSFER_ROLE_SOURCE)] = std::make_unique<SourceTransfer>(context, std::move(record), false);
+  record.set_generation(
+      std::max(std::min(request.after_generation(), maximum_generation), before == used.end() ? 0 : before->second) +
+      1);
+  sources_[key_of(request.transfer(), TRANSFER_ROLE_SOURCE)] =
+      std::make_unique<SourceTransfer>(context, std::move(record), false);
 }
 
 // ---- endings
 
-void Soa::Implementation::remember(SoaContext& context, const common::v1::TransferReference& reference, const AgentMessage& answer) {
+void Soa::Implementation::remember(SoaContext& context, const common::v1::TransferReference& reference,
+                                   const AgentMessage& answer) {
   journal::EpochRecord& record = epochs_[reference.subject_id()];
-  if (record.epoch() != reference.epoch() || record.migration_id() != reference.migration_id() || record.ended_size() >= 256) return;
+  if (record.epoch() != reference.epoch() || record.migration_id() != reference.migration_id() ||
+      record.ended_size() >= 256)
+    return;
   *record.add_ended() = answer;
   save_epoch(context, reference.subject_id());
 }
@@ -494,14 +513,14 @@ bool Soa::Implementation::answer_as_before(SoaContext& context, const TransferKe
 }
 
 template <typename Message>
-void Soa::Implementation::answer_unknown(SoaContext& context, const common::v1::TransferReference& reference, TransferRole role,
-                                         Message* (AgentMessage::*part)()) {
+void Soa::Implementation::answer_unknown(SoaContext& context, const common::v1::TransferReference& reference,
+                                         TransferRole role, Message* (AgentMessage::*part)()) {
   AgentMessage answer;
   Message& unknown = *(answer.*part)();
   *unknown.mutable_transfer() = reference;
   unknown.set_role(role);
   unknown.set_unknown(true);
-  if (well_formed(reference) && !stale(reference)) {   // a belated request must not begin it again
+  if (well_formed(reference) && !stale(reference)) {  // a belated request must not begin it again
     raise_epoch(context, reference);
     remember(context, reference, answer);
   }

@@ -80,7 +80,7 @@ struct Disconnected {};
 struct FromMaster { if_m_a::v1::MasterMessage message; };
 struct FromDriver { DriverReply reply; };
 struct Tick {};
-struct JournalUnavailable {};                    // the shell's journal keeps failing: only safe effects, nothing durable
+struct JournalUnavailable {};                   // the shell's journal keeps failing: only safe effects, nothing durable
 }  // namespace soa_event
 using SoaEvent = std::variant<soa_event::Connected, soa_event::Disconnected, soa_event::FromMaster,
                               soa_event::FromDriver, soa_event::Tick, soa_event::JournalUnavailable>;

@@ -17,20 +17,25 @@ struct Row {
 
 using namespace if_m_a::v1;  // the states' names
 
-// A destination that restarted and misses what it had goes back to RECEIVING; one that is released early goes by FAILED.
+// A destination that restarted and misses what it had goes back to RECEIVING; one that is released early goes by
+// FAILED.
 bool in_table(TransferRole role, TransferState from, TransferState to) {
   const Row rows[] = {
       {TRANSFER_ROLE_SOURCE, TRANSFER_STATE_FOLLOWING, {TRANSFER_STATE_FINALIZED, TRANSFER_STATE_FAILED}},
       {TRANSFER_ROLE_SOURCE, TRANSFER_STATE_FINALIZED, {TRANSFER_STATE_RELEASING, TRANSFER_STATE_FAILED}},
       {TRANSFER_ROLE_SOURCE, TRANSFER_STATE_RELEASING, {}},
       {TRANSFER_ROLE_SOURCE, TRANSFER_STATE_FAILED, {}},
-      {TRANSFER_ROLE_DESTINATION, TRANSFER_STATE_PREPARING,
+      {TRANSFER_ROLE_DESTINATION,
+       TRANSFER_STATE_PREPARING,
        {TRANSFER_STATE_RECEIVING, TRANSFER_STATE_FAILED, TRANSFER_STATE_ROLLING_BACK}},
-      {TRANSFER_ROLE_DESTINATION, TRANSFER_STATE_RECEIVING,
+      {TRANSFER_ROLE_DESTINATION,
+       TRANSFER_STATE_RECEIVING,
        {TRANSFER_STATE_STANDBY, TRANSFER_STATE_READY, TRANSFER_STATE_ROLLING_BACK, TRANSFER_STATE_FAILED}},
-      {TRANSFER_ROLE_DESTINATION, TRANSFER_STATE_STANDBY,
+      {TRANSFER_ROLE_DESTINATION,
+       TRANSFER_STATE_STANDBY,
        {TRANSFER_STATE_READY, TRANSFER_STATE_RECEIVING, TRANSFER_STATE_ROLLING_BACK, TRANSFER_STATE_FAILED}},
-      {TRANSFER_ROLE_DESTINATION, TRANSFER_STATE_READY,
+      {TRANSFER_ROLE_DESTINATION,
+       TRANSFER_STATE_READY,
        {TRANSFER_STATE_COMMITTING, TRANSFER_STATE_ROLLING_BACK, TRANSFER_STATE_RECEIVING}},
       {TRANSFER_ROLE_DESTINATION, TRANSFER_STATE_COMMITTING, {}},
       {TRANSFER_ROLE_DESTINATION, TRANSFER_STATE_ROLLING_BACK, {}},
@@ -73,7 +78,8 @@ TransferBase::TransferBase(journal::AgentTransfer record, Instant now)
 }
 
 bool TransferBase::live() const {
-  return record_.outcome() == common::v1::OUTCOME_AT_DESTINATION || record_.conflict_rule() == common::v1::CONFLICT_RULE_MOVED;
+  return record_.outcome() == common::v1::OUTCOME_AT_DESTINATION ||
+         record_.conflict_rule() == common::v1::CONFLICT_RULE_MOVED;
 }
 
 void TransferBase::rebuild_scope() {
@@ -83,7 +89,8 @@ void TransferBase::rebuild_scope() {
   scope->epoch = record_.reference().epoch();
   scope->subject = record_.subject();
   scope->peers = record_.plan().peers();
-  scope->context = key_.role == TRANSFER_ROLE_SOURCE ? record_.plan().source_context() : record_.plan().destination_context();
+  scope->context =
+      key_.role == TRANSFER_ROLE_SOURCE ? record_.plan().source_context() : record_.plan().destination_context();
   scope->conflict_rule = live() ? common::v1::CONFLICT_RULE_MOVED : common::v1::CONFLICT_RULE_PLANNED;
   scope_ = std::move(scope);
 }
@@ -97,8 +104,9 @@ void TransferBase::enter(SoaContext& context, TransferState state) {
   assert(may_follow(key_.role, record_.state(), state));
   record_.set_state(state);
   save(context);
-  audit(context, "transfer", fmt::format("transfer {} as {}: {}", key_.index,
-                                         key_.role == TRANSFER_ROLE_SOURCE ? "source" : "destination", word(state)));
+  audit(context, "transfer",
+        fmt::format("transfer {} as {}: {}", key_.index, key_.role == TRANSFER_ROLE_SOURCE ? "source" : "destination",
+                    word(state)));
 }
 
 void TransferBase::save(SoaContext& context) const {

@@ -1,5 +1,5 @@
-// What the two roles of the agent's machine share: one step's effects, driver calls in flight, the record of a transfer.
-// Private to protocol/.
+// What the two roles of the agent's machine share: one step's effects, driver calls in flight, the record of a
+// transfer. Private to protocol/.
 #pragma once
 
 #include <map>
@@ -75,7 +75,7 @@ class TransferBase {
   void audit(SoaContext& context, std::string event, std::string detail) const;
   if_m_a::v1::AgentMessage& send(SoaContext& context) const { return context.step.messages.emplace_back(); }
   void rebuild_scope();
-  bool live() const;   // the subject runs at the destination
+  bool live() const;  // the subject runs at the destination
 
   journal::AgentTransfer record_;
   TransferKey key_;

@@ -11,13 +11,14 @@ namespace sami::protocol {
 using namespace if_m_a::v1;  // the states' names
 
 namespace {
-constexpr std::uint32_t maximum_failures = 5;   // in a row
+constexpr std::uint32_t maximum_failures = 5;  // in a row
 constexpr std::size_t keys_per_batch = 1000;
 }  // namespace
 
 // ---- beginning
 
-DestinationTransfer::DestinationTransfer(SoaContext& context, journal::AgentTransfer record, const KeysByClass& inherited)
+DestinationTransfer::DestinationTransfer(SoaContext& context, journal::AgentTransfer record,
+                                         const KeysByClass& inherited)
     : TransferBase(std::move(record), context.now) {
   make_classes(context);
   renew_lease(context.config, context.now);
@@ -28,8 +29,10 @@ DestinationTransfer::DestinationTransfer(SoaContext& context, journal::AgentTran
     c.book.ours = keys->second;
     write_keys(context, c.book.name, {c.book.ours.begin(), c.book.ours.end()}, {}, {});
   }
-  if (essential_given_up()) fail(context);
-  else begin(context, Phase::Prepare);
+  if (essential_given_up())
+    fail(context);
+  else
+    begin(context, Phase::Prepare);
 }
 
 DestinationTransfer::DestinationTransfer(SoaContext& context, journal::AgentTransfer record,
@@ -58,15 +61,9 @@ void DestinationTransfer::resume(SoaContext& context) {
     case TRANSFER_STATE_STANDBY:
       enter(context, TRANSFER_STATE_RECEIVING);
       return ask_generation(context, record_.generation());
-    case TRANSFER_STATE_READY:
-      activated_ = true;
-      return begin(context, Phase::Verify);
-    case TRANSFER_STATE_COMMITTING:
-      end_ = End::Released;
-      return begin(context, Phase::Activate);
-    case TRANSFER_STATE_ROLLING_BACK:
-      end_ = End::Expired;
-      return begin(context, Phase::Remove);
+    case TRANSFER_STATE_READY: activated_ = true; return begin(context, Phase::Verify);
+    case TRANSFER_STATE_COMMITTING: end_ = End::Released; return begin(context, Phase::Activate);
+    case TRANSFER_STATE_ROLLING_BACK: end_ = End::Expired; return begin(context, Phase::Remove);
     default: return;
   }
 }
@@ -85,7 +82,8 @@ void DestinationTransfer::make_classes(const SoaContext& context) {
 }
 
 DestinationTransfer::Class* DestinationTransfer::find(const std::string& state_class) {
-  const auto found = std::find_if(classes_.begin(), classes_.end(), [&](const Class& c) { return c.book.name == state_class; });
+  const auto found =
+      std::find_if(classes_.begin(), classes_.end(), [&](const Class& c) { return c.book.name == state_class; });
   return found == classes_.end() ? nullptr : &*found;
 }
 
@@ -107,12 +105,14 @@ KeysByClass DestinationTransfer::ours() const {
 
 // ---- the journal
 
-void DestinationTransfer::write_keys(SoaContext& context, const std::string& state_class, const std::vector<state::Key>& intended,
-                                     const std::vector<state::Key>& present, const std::vector<state::Key>& removed) {
+void DestinationTransfer::write_keys(SoaContext& context, const std::string& state_class,
+                                     const std::vector<state::Key>& intended, const std::vector<state::Key>& present,
+                                     const std::vector<state::Key>& removed) {
   journal::KeyBatch batch;
   const auto flush = [&] {
     batch.set_state_class(state_class);
-    context.step.journal.push_back({fmt::format("{}{:08}", keys_prefix(key_), next_batch_++), batch.SerializeAsString()});
+    context.step.journal.push_back(
+        {fmt::format("{}{:08}", keys_prefix(key_), next_batch_++), batch.SerializeAsString()});
     batch.Clear();
   };
   std::size_t count = 0;
@@ -146,9 +146,7 @@ void DestinationTransfer::on_get_ready(SoaContext& context, const GetReady& requ
   }
   switch (record_.state()) {
     case TRANSFER_STATE_RECEIVING: return say_ready_to_receive(context);
-    case TRANSFER_STATE_STANDBY:
-      say_ready_to_receive(context);
-      return say_feedback(context, FEEDBACK_STAGE_STANDBY);
+    case TRANSFER_STATE_STANDBY: say_ready_to_receive(context); return say_feedback(context, FEEDBACK_STAGE_STANDBY);
     case TRANSFER_STATE_READY:
       if (phase_ != Phase::Verify) say_feedback(context, FEEDBACK_STAGE_READY);
       return;
@@ -165,9 +163,9 @@ void DestinationTransfer::on_release(SoaContext& context, const Release&) {
 }
 
 void DestinationTransfer::on_rollback(SoaContext& context) {
-  if (end_ == End::Released) return;   // the outcome was the other one
+  if (end_ == End::Released) return;  // the outcome was the other one
   const bool expired = end_ == End::Expired;
-  end_ = End::RolledBack;              // an expired one that is under way answers, too
+  end_ = End::RolledBack;  // an expired one that is under way answers, too
   if (expired || phase_ == Phase::Remove) return;
   if (!outstanding()) phase_ = Phase::Idle;
   choose(context);
@@ -212,8 +210,8 @@ void DestinationTransfer::give_up(Class& c, common::v1::FindingCode code, const 
 }
 
 bool DestinationTransfer::essential_given_up() const {
-  return !record_.plan().leftover() &&
-         std::any_of(classes_.begin(), classes_.end(), [](const Class& c) { return c.book.essential && c.book.given_up; });
+  return !record_.plan().leftover() && std::any_of(classes_.begin(), classes_.end(),
+                                                   [](const Class& c) { return c.book.essential && c.book.given_up; });
 }
 
 // It cannot be carried on; what is installed stays until the outcome.
@@ -299,7 +297,8 @@ void DestinationTransfer::on_reply(SoaContext& context, const std::string& state
     c->waiting = false;
     apply(context, *c, reply);
   }
-  const bool turned = end_ != End::No && phase_ != Phase::Remove && phase_ != Phase::Settle && phase_ != Phase::Activate;
+  const bool turned =
+      end_ != End::No && phase_ != Phase::Remove && phase_ != Phase::Settle && phase_ != Phase::Activate;
   if (turned && !outstanding()) {
     phase_ = Phase::Idle;
     return choose(context);
@@ -310,7 +309,7 @@ void DestinationTransfer::on_reply(SoaContext& context, const std::string& state
 void DestinationTransfer::on_error(SoaContext& context, Class& c, const Error& error) {
   const bool removing = phase_ == Phase::Remove;
   c.retry_at = context.now + (removing ? context.config.repeat_interval : context.config.round_interval);
-  if (++c.failures < maximum_failures || removing) return;   // a rollback is never given up
+  if (++c.failures < maximum_failures || removing) return;  // a rollback is never given up
   audit(context, "driver", fmt::format("{}: {}", c.book.name, error.message));
   c.waiting = false;
   if (phase_ == Phase::Verify) {
@@ -329,14 +328,16 @@ void DestinationTransfer::apply(SoaContext& context, Class& c, DriverReply& repl
   switch (phase_) {
     case Phase::Prepare: {
       const auto* preparation = std::get_if<state::Preparation>(&reply.result);
-      if (preparation == nullptr) return give_up(c, common::v1::FINDING_DRIVER_FAILURE, "the driver gave no answer to prepare");
+      if (preparation == nullptr)
+        return give_up(c, common::v1::FINDING_DRIVER_FAILURE, "the driver gave no answer to prepare");
       if (!preparation->accepted) {
         const bool said = !preparation->findings.empty();
         give_up(c, said ? preparation->findings[0].code() : common::v1::FINDING_UNSUPPORTED,
                 said ? preparation->findings[0].detail() : "the driver refused");
       }
       c.book.reservations = preparation->findings;
-      if (!preparation->accepted && !c.book.reservations.empty()) c.book.reservations.erase(c.book.reservations.begin());
+      if (!preparation->accepted && !c.book.reservations.empty())
+        c.book.reservations.erase(c.book.reservations.begin());
       std::vector<state::Key> present;
       for (const auto& key : preparation->present) {
         if (!c.book.ours.contains(key) && c.book.present.insert(key).second) present.push_back(key);
@@ -350,7 +351,8 @@ void DestinationTransfer::apply(SoaContext& context, Class& c, DriverReply& repl
       return;
     }
     case Phase::Install:
-      if (const auto* results = std::get_if<std::vector<state::InstallResult>>(&reply.result)) take_installed(context, c, *results);
+      if (const auto* results = std::get_if<std::vector<state::InstallResult>>(&reply.result))
+        take_installed(context, c, *results);
       return;
     case Phase::ReadBack:
       if (const auto* records = std::get_if<std::vector<state::Record>>(&reply.result)) take_read_back(c, *records);
@@ -417,7 +419,8 @@ void DestinationTransfer::commit(SoaContext& context) {
   if (record_.state() != TRANSFER_STATE_READY && record_.state() != TRANSFER_STATE_COMMITTING) {
     if (record_.state() != TRANSFER_STATE_FAILED) {
       for (Class& c : classes_) {
-        if (!c.book.total) c.book.total = make_finding(common::v1::FINDING_TIMEOUT, "released before the final round was in place");
+        if (!c.book.total)
+          c.book.total = make_finding(common::v1::FINDING_TIMEOUT, "released before the final round was in place");
       }
       fill_feedback();
       enter(context, TRANSFER_STATE_FAILED);
@@ -448,8 +451,9 @@ void DestinationTransfer::finish(SoaContext& context) {
       merge_feedback(*released.mutable_feedback(), news);
     }
   }
-  audit(context, "release", fmt::format("transfer {} as destination has ended: {}", key_.index,
-                                        end_ == End::Released ? "the records stay" : fmt::format("{} records deleted", removed_)));
+  audit(context, "release",
+        fmt::format("transfer {} as destination has ended: {}", key_.index,
+                    end_ == End::Released ? "the records stay" : fmt::format("{} records deleted", removed_)));
   ending_ = std::move(ending);
 }
 
@@ -464,7 +468,8 @@ void DestinationTransfer::tick(SoaContext& context) {
   }
   pump(context);
   choose(context);
-  if (!ending_ && gap_since_ && context.now >= *gap_since_ + patience_ && phase_ == Phase::Idle) ask_generation(context, generation_);
+  if (!ending_ && gap_since_ && context.now >= *gap_since_ + patience_ && phase_ == Phase::Idle)
+    ask_generation(context, generation_);
 }
 
 Instant DestinationTransfer::next_deadline() const {

@@ -17,7 +17,8 @@ class DestinationTransfer final : public TransferBase {
   // inherited: keys that a superseded transfer of the same subject and context had installed; they are ours now.
   DestinationTransfer(SoaContext& context, journal::AgentTransfer record, const KeysByClass& inherited);
   // From the journal, after a restart; batches in the order in which they were written.
-  DestinationTransfer(SoaContext& context, journal::AgentTransfer record, const std::vector<journal::KeyBatch>& batches);
+  DestinationTransfer(SoaContext& context, journal::AgentTransfer record,
+                      const std::vector<journal::KeyBatch>& batches);
 
   void on_get_ready(SoaContext& context, const if_m_a::v1::GetReady& request);
   void on_chunk(SoaContext& context, const std::string& bytes);
@@ -39,9 +40,9 @@ class DestinationTransfer final : public TransferBase {
 
   struct Class {
     ReceivedClass book;
-    bool waiting = false;             // takes part in the phase, and is not through
-    std::uint64_t call_id = 0;        // outstanding; 0: none
-    std::uint32_t failures = 0;       // in a row
+    bool waiting = false;        // takes part in the phase, and is not through
+    std::uint64_t call_id = 0;   // outstanding; 0: none
+    std::uint32_t failures = 0;  // in a row
     Instant retry_at{INT64_MIN};
   };
 
@@ -84,25 +85,25 @@ class DestinationTransfer final : public TransferBase {
   void round_in_place(SoaContext& context);
   void chunk_done(SoaContext& context);
   void say_progress(SoaContext& context, std::uint64_t generation, std::uint64_t through, std::uint32_t round) const;
-  bool additive() const;              // what stands here is never updated or deleted
+  bool additive() const;  // what stands here is never updated or deleted
 
   std::vector<Class> classes_;
   Phase phase_ = Phase::Idle;
   End end_ = End::No;
   std::uint32_t next_batch_ = 0;
-  bool missing_ = false;              // Verify: something that was here is not
+  bool missing_ = false;  // Verify: something that was here is not
   bool activated_ = false;
 
   // the stream
   std::uint64_t generation_ = 0;
-  std::uint64_t processed_ = 0;       // sequence
+  std::uint64_t processed_ = 0;  // sequence
   std::uint32_t installed_round_ = 0;
   std::map<std::uint64_t, if_m_a::v1::StateChunk> waiting_chunks_;
-  if_m_a::v1::StateChunk chunk_;      // in work
-  bool chunk_stale_ = false;          // its generation has been left meanwhile
-  bool snapshot_seen_ = false;        // in this generation
+  if_m_a::v1::StateChunk chunk_;  // in work
+  bool chunk_stale_ = false;      // its generation has been left meanwhile
+  bool snapshot_seen_ = false;    // in this generation
   std::vector<state::InstallItem> items_;
-  std::vector<std::pair<state::Key, state::Digest>> read_back_;   // key, expected digest
+  std::vector<std::pair<state::Key, state::Digest>> read_back_;  // key, expected digest
   std::optional<Instant> gap_since_;
   Duration patience_ = std::chrono::milliseconds(1500);
   std::uint64_t residue_ = 0;

@@ -19,7 +19,8 @@ constexpr std::uint64_t maximum_generation = 1ULL << 62;
 
 bool DestinationTransfer::additive() const { return live() || holds() || record_.plan().leftover(); }
 
-void DestinationTransfer::say_progress(SoaContext& context, std::uint64_t generation, std::uint64_t through, std::uint32_t round) const {
+void DestinationTransfer::say_progress(SoaContext& context, std::uint64_t generation, std::uint64_t through,
+                                       std::uint32_t round) const {
   auto& progress = *send(context).mutable_progress();
   *progress.mutable_transfer() = record_.reference();
   progress.set_generation(generation);
@@ -29,12 +30,15 @@ void DestinationTransfer::say_progress(SoaContext& context, std::uint64_t genera
 
 void DestinationTransfer::on_chunk(SoaContext& context, const std::string& bytes) {
   const auto state = record_.state();
-  const bool takes = state == TRANSFER_STATE_RECEIVING || state == TRANSFER_STATE_STANDBY || state == TRANSFER_STATE_READY;
+  const bool takes =
+      state == TRANSFER_STATE_RECEIVING || state == TRANSFER_STATE_STANDBY || state == TRANSFER_STATE_READY;
   if (!takes || end_ != End::No || phase_ == Phase::Verify) return;
   StateChunk chunk;
   std::string why;
-  if (bytes.size() > maximum_chunk) why = fmt::format("a chunk of {} octets, expected at most {}", bytes.size(), maximum_chunk);
-  else if (!chunk.ParseFromString(bytes)) why = fmt::format("a chunk of {} octets that is no StateChunk", bytes.size());
+  if (bytes.size() > maximum_chunk)
+    why = fmt::format("a chunk of {} octets, expected at most {}", bytes.size(), maximum_chunk);
+  else if (!chunk.ParseFromString(bytes))
+    why = fmt::format("a chunk of {} octets that is no StateChunk", bytes.size());
   else if (chunk.generation() == 0 || chunk.generation() >= maximum_generation || chunk.sequence() == 0)
     why = "a chunk without generation or sequence";
   if (why.empty()) return take_chunk(context, std::move(chunk));
@@ -45,8 +49,8 @@ void DestinationTransfer::on_chunk(SoaContext& context, const std::string& bytes
 }
 
 void DestinationTransfer::take_chunk(SoaContext& context, StateChunk chunk) {
-  if (chunk.generation() <= record_.after_generation()) return;   // a new one was asked for
-  if (holds() && chunk.generation() <= record_.generation())       // everything up to READY is in place
+  if (chunk.generation() <= record_.after_generation()) return;  // a new one was asked for
+  if (holds() && chunk.generation() <= record_.generation())     // everything up to READY is in place
     return say_progress(context, chunk.generation(), chunk.sequence(), chunk.round());
   if (chunk.generation() < generation_) return say_progress(context, generation_, processed_, installed_round_);
   if (chunk.generation() > generation_) begin_generation(context, chunk.generation());
@@ -66,7 +70,7 @@ void DestinationTransfer::begin_generation(SoaContext& context, std::uint64_t ge
   snapshot_seen_ = false;
   chunk_stale_ = phase_ != Phase::Idle;
   ++generations_;
-  if (holds()) return;   // a residue
+  if (holds()) return;  // a residue
   for (Class& c : classes_) c.book.begin_generation();
   record_.set_generation(generation);
   save(context);
@@ -104,7 +108,8 @@ bool DestinationTransfer::make_items(SoaContext& context, Class& c) {
       continue;
     }
     if (!record.gone() && !c.book.held.contains(key) && c.book.held.size() >= context.config.max_records_per_transfer) {
-      c.book.fail(key, common::v1::FINDING_NO_CAPACITY, fmt::format("more than {} records", context.config.max_records_per_transfer));
+      c.book.fail(key, common::v1::FINDING_NO_CAPACITY,
+                  fmt::format("more than {} records", context.config.max_records_per_transfer));
       continue;
     }
     state::InstallItem item;
@@ -121,7 +126,8 @@ bool DestinationTransfer::make_items(SoaContext& context, Class& c) {
   return !items_.empty();
 }
 
-void DestinationTransfer::take_installed(SoaContext& context, Class& c, const std::vector<state::InstallResult>& results) {
+void DestinationTransfer::take_installed(SoaContext& context, Class& c,
+                                         const std::vector<state::InstallResult>& results) {
   using state::InstallOutcome;
   std::vector<state::Key> intended, present, removed;
   const bool residue = holds();
@@ -134,8 +140,10 @@ void DestinationTransfer::take_installed(SoaContext& context, Class& c, const st
     const state::InstallResult& result = results[i];
     if (!state::succeeded(result.outcome)) {
       if (!items_[i].ours && c.book.ours.erase(key) > 0) removed.push_back(key);
-      if (residue) ++c.book.residue_failed;
-      else if (!chunk_stale_) c.book.fail(key, state::finding_code(result.outcome), result.detail);
+      if (residue)
+        ++c.book.residue_failed;
+      else if (!chunk_stale_)
+        c.book.fail(key, state::finding_code(result.outcome), result.detail);
       continue;
     }
     if (result.outcome == InstallOutcome::Removed) {
@@ -164,9 +172,11 @@ void DestinationTransfer::take_read_back(Class& c, const std::vector<state::Reco
     const auto& [key, expected] = read_back_[i];
     const bool there = i < records.size() && records[i].key == key && !records[i].gone;
     if (there && (presence_only || records[i].digest == expected)) continue;
-    if (holds()) ++c.book.residue_failed;
+    if (holds())
+      ++c.book.residue_failed;
     else if (!chunk_stale_)
-      c.book.fail(key, common::v1::FINDING_DIGEST_MISMATCH, there ? "read back, it is not what was sent" : "installed, but not there");
+      c.book.fail(key, common::v1::FINDING_DIGEST_MISMATCH,
+                  there ? "read back, it is not what was sent" : "installed, but not there");
   }
 }
 
@@ -190,9 +200,9 @@ void DestinationTransfer::round_in_place(SoaContext& context) {
   }
   if (holds()) return chunk_done(context);
   const auto kind = chunk_.round_end().kind();
-  if (kind == ROUND_KIND_RESIDUE || !snapshot_seen_) {   // it lacks what the residue adds to
+  if (kind == ROUND_KIND_RESIDUE || !snapshot_seen_) {  // it lacks what the residue adds to
     phase_ = Phase::Idle;
-    gap_since_ = context.now;   // asks for a generation it can use, but not at once each time
+    gap_since_ = context.now;  // asks for a generation it can use, but not at once each time
     return;
   }
   for (Class& c : classes_) {

@@ -67,7 +67,8 @@ void SourceTransfer::on_upload_request(SoaContext& context, const UploadRequest&
   if (!still_sends()) return;
   if (record_.state() == TRANSFER_STATE_FAILED) return say_failed(context);
   take_terms(context, request.outcome(), request.conflict_rule());
-  window_ = std::clamp<std::uint32_t>(request.window() == 0 ? context.config.window : request.window(), 1, context.config.window);
+  window_ = std::clamp<std::uint32_t>(request.window() == 0 ? context.config.window : request.window(), 1,
+                                      context.config.window);
   if (request.after_generation() < record_.generation() || request.after_generation() >= maximum_generation) return;
   if (record_.state() == TRANSFER_STATE_RELEASING) residue_full_ = true;
   start_generation(context, request.after_generation(), "the destination asks for its state from the start");
@@ -78,8 +79,10 @@ void SourceTransfer::on_finalize(SoaContext& context, const Finalize& finalize) 
   if (record_.state() == TRANSFER_STATE_FAILED) return say_failed(context);
   take_terms(context, finalize.outcome(), common::v1::CONFLICT_RULE_UNSPECIFIED);
   thaw_ = thaw_ || finalize.thaw();
-  if (record_.state() == TRANSFER_STATE_FOLLOWING) enter(context, TRANSFER_STATE_FINALIZED);
-  else if (record_.state() == TRANSFER_STATE_FINALIZED && recovered_) start_generation(context, 0, "the agent restarted");
+  if (record_.state() == TRANSFER_STATE_FOLLOWING)
+    enter(context, TRANSFER_STATE_FINALIZED);
+  else if (record_.state() == TRANSFER_STATE_FINALIZED && recovered_)
+    start_generation(context, 0, "the agent restarted");
   recovered_ = false;
   choose(context);
 }
@@ -99,7 +102,7 @@ void SourceTransfer::on_progress(SoaContext& context, const Progress& progress) 
 
 void SourceTransfer::on_release(SoaContext& context, const Release& release) {
   if (end_ == End::RolledBack || end_ == End::Forgotten) return;
-  if (stopped_) return;   // sweeping, or about to answer
+  if (stopped_) return;  // sweeping, or about to answer
   grace_ms_ = std::min<std::uint32_t>(release.grace_ms(), 60'000);
   destination_lost_ = release.destination_lost();
   if (record_.state() == TRANSFER_STATE_FAILED) {
@@ -115,14 +118,15 @@ void SourceTransfer::on_release(SoaContext& context, const Release& release) {
   end_ = End::Released;
   recovered_ = false;
   release_heard_ = true;
-  if (activity_ != Activity::Residue && activity_ != Activity::Stop && activity_ != Activity::Sweep) activity_ = Activity::Idle;
+  if (activity_ != Activity::Residue && activity_ != Activity::Stop && activity_ != Activity::Sweep)
+    activity_ = Activity::Idle;
   if (destination_lost_ && activity_ == Activity::Residue) activity_ = Activity::Idle;
   choose(context);
 }
 
 void SourceTransfer::on_rollback(SoaContext& context) {
   if (end_ == End::RolledBack) return;
-  if (record_.state() == TRANSFER_STATE_RELEASING) return;   // the outcome was the other one
+  if (record_.state() == TRANSFER_STATE_RELEASING) return;  // the outcome was the other one
   end_ = End::RolledBack;
   if (activity_ != Activity::Stop) activity_ = Activity::Idle;
   choose(context);
@@ -150,7 +154,8 @@ Instant SourceTransfer::next_deadline() const {
   }
   if (activity_ != Activity::Idle) return next;
   if (stopped_) return std::min(next, sweep_due_);
-  const bool polls = (record_.state() == TRANSFER_STATE_FOLLOWING || record_.state() == TRANSFER_STATE_FINALIZED) && !recovered_;
+  const bool polls =
+      (record_.state() == TRANSFER_STATE_FOLLOWING || record_.state() == TRANSFER_STATE_FINALIZED) && !recovered_;
   return polls && end_ == End::No ? std::min(next, poll_due_) : next;
 }
 
@@ -182,7 +187,7 @@ bool SourceTransfer::choose_ending(SoaContext& context) {
       start_generation(context, 0, "");
       return true;
     }
-    if (!stream_.everything_acknowledged()) return true;   // Progress brings it on
+    if (!stream_.everything_acknowledged()) return true;  // Progress brings it on
   }
   if (!stopped_) return begin(context, Activity::Stop), true;
   if (deletes && record_.plan().disposition() == common::v1::DISPOSITION_MOVE) {
@@ -211,7 +216,7 @@ void SourceTransfer::start_generation(SoaContext& context, std::uint64_t above, 
     resync.set_generation(record_.generation());
     resync.set_reason(reason);
     audit(context, "resync", reason);
-    if (record_.state() == TRANSFER_STATE_RELEASING) residue_full_ = true;   // what was read is not dirty any more
+    if (record_.state() == TRANSFER_STATE_RELEASING) residue_full_ = true;  // what was read is not dirty any more
   }
   snapshot_done_ = final_begun_ = converged_ = false;
   for (Class& c : classes_) {
@@ -261,10 +266,12 @@ void SourceTransfer::finish(SoaContext& context) {
     *released.mutable_feedback() = record_.feedback();
     for (const Class& c : classes_) {
       if (c.sweep_failed)
-        *released.add_feedback() = failed_class(c.name, common::v1::FINDING_DRIVER_FAILURE, "what moved could not be deleted");
+        *released.add_feedback() =
+            failed_class(c.name, common::v1::FINDING_DRIVER_FAILURE, "what moved could not be deleted");
     }
   }
-  audit(context, "release", fmt::format("transfer {} as source has ended: {} records deleted, residue {}", key_.index, swept_, residue_));
+  audit(context, "release",
+        fmt::format("transfer {} as source has ended: {} records deleted, residue {}", key_.index, swept_, residue_));
   ending_ = std::move(ending);
 }
 

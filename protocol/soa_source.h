@@ -33,13 +33,13 @@ class SourceTransfer final : public TransferBase {
   // What the classes do together. Each is a sequence of calls per class; it is over when all classes are through.
   enum class Activity {
     Idle,
-    Snapshot,     // follow, snapshot
-    Delta,        // changes, read
-    Final,        // barrier, changes, read
-    Residue,      // changes, read; or follow, snapshot
-    Poll,         // changes only: keeps the kernel's queue short
-    Thaw,         // lower the barrier
-    Stop,         // unfollow, lower the barrier
+    Snapshot,  // follow, snapshot
+    Delta,     // changes, read
+    Final,     // barrier, changes, read
+    Residue,   // changes, read; or follow, snapshot
+    Poll,      // changes only: keeps the kernel's queue short
+    Thaw,      // lower the barrier
+    Stop,      // unfollow, lower the barrier
     Sweep,
   };
   enum class Call { None, Follow, Snapshot, RaiseBarrier, Changes, Read, LowerBarrier, Unfollow, Sweep };
@@ -49,19 +49,19 @@ class SourceTransfer final : public TransferBase {
     std::string name;
     bool essential = false;
     bool needs_barrier = false;
-    bool given_up = false;             // best effort, and its driver failed
-    std::vector<Call> plan;            // of the activity, the next one first
-    Call calling = Call::None;         // outstanding
+    bool given_up = false;      // best effort, and its driver failed
+    std::vector<Call> plan;     // of the activity, the next one first
+    Call calling = Call::None;  // outstanding
     std::uint64_t call_id = 0;
-    std::uint64_t serial = 0;          // of the activity that issued it
+    std::uint64_t serial = 0;  // of the activity that issued it
     std::vector<state::Key> reading;
     std::set<state::Key> dirty;
-    std::map<state::Key, state::Digest> held;   // what the destination was told, in this generation
+    std::map<state::Key, state::Digest> held;  // what the destination was told, in this generation
     state::Digest sum = 0;
     std::vector<state::Record> batch;  // gathered for the round
     bool following = false;
     bool sweep_failed = false;
-    std::uint32_t failures = 0;        // in a row
+    std::uint32_t failures = 0;  // in a row
     Instant retry_at{INT64_MIN};
   };
 
@@ -101,18 +101,18 @@ class SourceTransfer final : public TransferBase {
   Instant repeat_due_ = Instant::never();
   Instant sweep_due_ = Instant::never();
   Instant grace_end_ = Instant::never();
-  bool snapshot_done_ = false;        // in this generation
-  bool converged_ = false;            // the last round was
-  bool final_begun_ = false;          // in this generation
+  bool snapshot_done_ = false;  // in this generation
+  bool converged_ = false;      // the last round was
+  bool final_begun_ = false;    // in this generation
   bool residue_begun_ = false;
-  bool residue_full_ = false;         // changes were lost: only a snapshot is true
-  bool thaw_ = false;                 // no barrier any more
+  bool residue_full_ = false;  // changes were lost: only a snapshot is true
+  bool thaw_ = false;          // no barrier any more
   bool stopped_ = false;
-  bool recovered_ = false;            // and the master has not spoken since
+  bool recovered_ = false;  // and the master has not spoken since
   End end_ = End::No;
   bool destination_lost_ = false;
   std::uint32_t grace_ms_ = 0;
-  bool release_heard_ = false;        // since the start
+  bool release_heard_ = false;  // since the start
   std::uint64_t swept_ = 0;
   std::uint64_t residue_ = 0;
   std::uint64_t resyncs_ = 0;

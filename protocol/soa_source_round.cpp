@@ -12,7 +12,7 @@ namespace sami::protocol {
 using namespace if_m_a::v1;  // the states' names
 
 namespace {
-constexpr std::uint32_t maximum_failures = 5;        // in a row, then the class is given up
+constexpr std::uint32_t maximum_failures = 5;  // in a row, then the class is given up
 constexpr std::size_t maximum_key = 256;
 constexpr std::size_t maximum_record = maximum_chunk - 4096;
 
@@ -58,7 +58,7 @@ void SourceTransfer::begin(SoaContext& context, Activity activity) {
     c.plan = c.given_up && !ends ? std::vector<Call>{} : plan_of(activity, c);
     raises = raises || std::count(c.plan.begin(), c.plan.end(), Call::RaiseBarrier) > 0;
   }
-  if (raises && !record_.barrier()) {   // journaled before it goes up
+  if (raises && !record_.barrier()) {  // journaled before it goes up
     record_.set_barrier(true);
     save(context);
   }
@@ -70,7 +70,7 @@ void SourceTransfer::pump(SoaContext& context) {
   bool through = true;
   for (Class& c : classes_) {
     if (c.plan.empty() && c.calling == Call::None) continue;
-    if (c.plan.empty() && c.serial != serial_) continue;   // a stray call of an abandoned activity
+    if (c.plan.empty() && c.serial != serial_) continue;  // a stray call of an abandoned activity
     through = false;
     if (c.calling == Call::None && c.retry_at <= context.now) issue(context, c);
     if (c.plan.empty() && c.calling == Call::None) return pump(context);

@@ -21,7 +21,7 @@ bool ends_with_name(const std::string& identity, std::string_view role, const st
 // The reference of a message about a transfer, and which side may say it.
 struct About {
   const common::v1::TransferReference* reference = nullptr;
-  std::optional<Side> side;   // nothing: Feedback, either may say it
+  std::optional<Side> side;  // nothing: Feedback, either may say it
 };
 
 Side side_of(if_m_a::v1::TransferRole role) {
@@ -53,13 +53,16 @@ Som::Som(Som&&) noexcept = default;
 Som& Som::operator=(Som&&) noexcept = default;
 
 void Som::set_wall(WallTime wall) { implementation_->wall_ = wall; }
-void Som::set_classes(std::vector<common::v1::ClassRequirement> classes) { implementation_->config_.classes = std::move(classes); }
+void Som::set_classes(std::vector<common::v1::ClassRequirement> classes) {
+  implementation_->config_.classes = std::move(classes);
+}
 SomStep Som::step(Instant now, SomEvent event) { return implementation_->step(now, std::move(event)); }
 Instant Som::next_deadline() const { return implementation_->next_deadline(); }
 
 std::vector<HostView> Som::hosts() const {
   std::map<std::string, HostView> views;
-  for (const auto& [host, agent] : implementation_->peers_.agents) views[host] = {host, agent.connected, false, agent.profile};
+  for (const auto& [host, agent] : implementation_->peers_.agents)
+    views[host] = {host, agent.connected, false, agent.profile};
   for (const auto& host : implementation_->drained_) {
     views[host].host = host;
     views[host].drained = true;
@@ -119,8 +122,10 @@ Som::Implementation::Implementation(SomConfig config, const JournalImage& journa
       run->take_dirty();
       notified_[{record.tde(), record.notification_id()}] = record.id();
       for (const auto& alias : record.aliases()) notified_[{alias.tde(), alias.notification_id()}] = record.id();
-      if (run->settled()) settled_.push_back(record.id());
-      else active_.insert(record.id());
+      if (run->settled())
+        settled_.push_back(record.id());
+      else
+        active_.insert(record.id());
       runs_[record.id()] = std::move(run);
     }
   }
@@ -192,7 +197,8 @@ void Som::Implementation::drive(MigrationRun& run) {
 void Som::Implementation::finish(MigrationRun& run) {
   journal::SubjectRecord& subject = subjects_[run.record().subject().id()];
   subject.clear_open_migration();
-  subject.set_place(run.record().state() == journal::ROLLED_BACK ? run.record().source_place() : run.record().destination_place());
+  subject.set_place(run.record().state() == journal::ROLLED_BACK ? run.record().source_place()
+                                                                 : run.record().destination_place());
   step_->journal.push_back({std::string(subject_prefix) + subject.id(), subject.SerializeAsString()});
 }
 
@@ -204,7 +210,9 @@ void Som::Implementation::update_holders(const MigrationRun& run) {
   const auto remove = [&](const std::string& host, const std::string& context) {
     auto& holders = *subject.mutable_holders();
     holders.erase(std::remove_if(holders.begin(), holders.end(),
-                                 [&](const auto& h) { return h.host() == host && context_name(h.context()) == context_name(context); }),
+                                 [&](const auto& h) {
+                                   return h.host() == host && context_name(h.context()) == context_name(context);
+                                 }),
                   holders.end());
   };
   const bool newest = subject.epoch() == run.record().epoch();
@@ -259,7 +267,8 @@ void Som::Implementation::ignored(const std::string& who, const std::string& why
     complaint_window_ = now_ + window;
     complaints_ = 0;
   }
-  if (++complaints_ <= 10) step_->audit.push_back({{}, {}, "ignored", fmt::format("a message of {}: {}", who, why.substr(0, 512))});
+  if (++complaints_ <= 10)
+    step_->audit.push_back({{}, {}, "refused", fmt::format("a message of {}: {}", who, why.substr(0, 512))});
 }
 
 MigrationRun* Som::Implementation::find_run(const std::string& id) {
@@ -288,12 +297,13 @@ void Som::Implementation::on(const som_event::FromAgent& event) {
     case AgentMessage::kRegister:
       if (!agent.authorized) return ignored(event.host, "Register before Authorize");
       return register_agent(event.host, event.message.register_());
-    case AgentMessage::kStateReply: return;   // the shell's
+    case AgentMessage::kStateReply: return;  // the shell's
     case AgentMessage::MESSAGE_NOT_SET: return ignored(event.host, "it is empty, or of a newer version");
     default: break;
   }
   if (!agent.registered) return ignored(event.host, "it has not registered yet");
-  if (event.message.message_case() == AgentMessage::kStatus) return take_list(event.host, event.message.status().open_transfers());
+  if (event.message.message_case() == AgentMessage::kStatus)
+    return take_list(event.host, event.message.status().open_transfers());
   transfer_message(event.host, event.message);
 }
 
@@ -307,7 +317,8 @@ void Som::Implementation::authorize(const std::string& host, const if_m_a::v1::A
   }
   std::uint32_t version = 0;
   for (const auto known : config_.protocol_versions) {
-    if (std::count(authorize.protocol_versions().begin(), authorize.protocol_versions().end(), known) > 0) version = std::max(version, known);
+    if (std::count(authorize.protocol_versions().begin(), authorize.protocol_versions().end(), known) > 0)
+      version = std::max(version, known);
   }
   if (version == 0) {
     answer.mutable_refused()->set_reason(fmt::format("no common protocol version: {} offered, the master knows {}",
@@ -330,7 +341,9 @@ void Som::Implementation::register_agent(const std::string& host, const if_m_a::
   agent.profile.clear_open_transfers();
   step_->to_agents.push_back({host, {}});
   step_->to_agents.back().message.mutable_registered()->set_host(host);
-  if (first) step_->audit.push_back({{}, {}, "registration", fmt::format("{} registered with {} state classes", host, profile.classes_size())});
+  if (first)
+    step_->audit.push_back(
+        {{}, {}, "registration", fmt::format("{} registered with {} state classes", host, profile.classes_size())});
   if (first) {
     for (const auto& id : active_) runs_.at(id)->agent_registered(host);
   }
@@ -363,18 +376,22 @@ void Som::Implementation::transfer_message(const std::string& host, const if_m_a
   if (what.reference == nullptr) return;
   const auto& reference = *what.reference;
   MigrationRun* run = find_run(reference.migration_id());
-  if (run == nullptr) return ignored(host, "it is about an unknown migration " + reference.migration_id().substr(0, 128));
+  if (run == nullptr)
+    return ignored(host, "it is about an unknown migration " + reference.migration_id().substr(0, 128));
   journal::TransferProgress* transfer = run->transfer(reference.transfer());
   if (transfer == nullptr || reference.epoch() != run->record().epoch())
-    return ignored(host, fmt::format("{} has no transfer {} with epoch {}", run->id(), reference.transfer(), reference.epoch()));
+    return ignored(
+        host, fmt::format("{} has no transfer {} with epoch {}", run->id(), reference.transfer(), reference.epoch()));
   const bool source = transfer->plan().source_host() == host;
   const bool destination = transfer->plan().destination_host() == host;
   Side side = destination ? Side::Destination : Side::Source;
-  if (what.side.has_value()) side = *what.side;
-  else if (message.feedback().role() == if_m_a::v1::TRANSFER_ROLE_SOURCE) side = Side::Source;
+  if (what.side.has_value())
+    side = *what.side;
+  else if (message.feedback().role() == if_m_a::v1::TRANSFER_ROLE_SOURCE)
+    side = Side::Source;
   if (side == Side::Source ? !source : !destination)
-    return ignored(host, fmt::format("it is not the {} of transfer {} of {}", side == Side::Source ? "source" : "destination",
-                                     reference.transfer(), run->id()));
+    return ignored(host, fmt::format("it is not the {} of transfer {} of {}",
+                                     side == Side::Source ? "source" : "destination", reference.transfer(), run->id()));
   auto c = context();
   run->from_agent(c, side, *transfer, message);
   touched_.insert(run->id());
@@ -409,11 +426,15 @@ void Som::Implementation::on(const som_event::Force& event) {
 
 void Som::Implementation::on(const som_event::Drain& event) {
   if (!peers_.agents.contains(event.host) && !drained_.contains(event.host))
-    return reply(event.id, fmt::format("there is no State Host {}: it has not registered since the master started", event.host));
-  if (event.on) drained_.insert(event.host);
-  else drained_.erase(event.host);
+    return reply(event.id,
+                 fmt::format("there is no State Host {}: it has not registered since the master started", event.host));
+  if (event.on)
+    drained_.insert(event.host);
+  else
+    drained_.erase(event.host);
   save_som();
-  step_->audit.push_back({{}, {}, "operator", fmt::format("{} {} by {}", event.host, event.on ? "drained" : "taken back", event.actor)});
+  step_->audit.push_back(
+      {{}, {}, "operator", fmt::format("{} {} by {}", event.host, event.on ? "drained" : "taken back", event.actor)});
   reply(event.id, {});
 }
 

@@ -30,7 +30,7 @@ struct SomConfig {
   Duration precopy_deadline = std::chrono::seconds(300);
   Duration standby_deadline = std::chrono::seconds(600);   // without PAUSED or an outcome: no-go, then in doubt
   Duration switch_deadline = std::chrono::seconds(2);      // PAUSED to vote; shorter than the gate's verdict deadline
-  Duration completion_deadline = std::chrono::seconds(60); // outcome at destination to every transfer ready; restarts on progress
+  Duration completion_deadline = std::chrono::seconds(60); // outcome known to all ready; restarts on progress
   Duration outcome_deadline = std::chrono::seconds(30);    // vote to outcome; then IN_DOUBT
   Duration release_deadline = std::chrono::seconds(30);    // then DONE_WITH_LOSS, naming who did not answer
   Duration rollback_deadline = std::chrono::seconds(30);   // then ROLLED_BACK, naming who did not answer; they are
@@ -40,7 +40,7 @@ struct SomConfig {
 
 namespace som_event {
 // host and tde come from the certificate, never from the message. Authorize.identity must name them all the same:
-// "spiffe://<domain>/sami/soa/<host>", ".../sami/tde/<tde>". Which subjects a TDE may notify for is the shell's to check.
+// "spiffe://<domain>/sami/soa/<host>", ".../sami/tde/<tde>". Which subjects a TDE may notify for the shell checks.
 struct AgentConnected { std::string host; };
 struct AgentDisconnected { std::string host; };
 struct FromAgent { std::string host; if_m_a::v1::AgentMessage message; };

@@ -33,14 +33,16 @@ void MigrationRun::from_agent(SomContext& context, Side side, TransferProgress& 
     case AgentMessage::kReleased: return on_released(context, side, t, message.released());
     case AgentMessage::kRolledBack: return on_rolled_back(side, t, message.rolled_back());
     case AgentMessage::kResync:
-      return audit(context, "resync", fmt::format("transfer {}: generation {} from {}: {}", t.plan().index(),
-                                                  message.resync().generation(), t.plan().source_host(),
-                                                  message.resync().reason().substr(0, 512)));
+      return audit(
+          context, "resync",
+          fmt::format("transfer {}: generation {} from {}: {}", t.plan().index(), message.resync().generation(),
+                      t.plan().source_host(), message.resync().reason().substr(0, 512)));
     default: return;
   }
 }
 
-void MigrationRun::on_ready(SomContext& context, TransferProgress& t, const if_m_a::v1::ReadyAndDownloadRequest& ready) {
+void MigrationRun::on_ready(SomContext& context, TransferProgress& t,
+                            const if_m_a::v1::ReadyAndDownloadRequest& ready) {
   if (t.failed() || final() || record_.state() == journal::ROLLING_BACK) return;
   std::uint64_t after = ready.after_generation();
   if (std::exchange(lane(t).destination_lost_it, false)) after = std::max(after, t.generation());
@@ -53,7 +55,8 @@ void MigrationRun::on_ready(SomContext& context, TransferProgress& t, const if_m
   if (!t.standby() && !t.ready()) merge_feedback(*t.mutable_feedback(), ready.feedback());
   if (t.prepared() && !ready.feedback_size()) return;
   if (!t.prepared()) {
-    audit(context, "feedback", fmt::format("transfer {}: {} is prepared", t.plan().index(), t.plan().destination_host()));
+    audit(context, "feedback",
+          fmt::format("transfer {}: {} is prepared", t.plan().index(), t.plan().destination_host()));
     context.step.changed.push_back(id());
     lane(t).source.due = Instant{INT64_MIN};
   }
@@ -64,8 +67,8 @@ void MigrationRun::on_ready(SomContext& context, TransferProgress& t, const if_m
 // The destination does not hold any more what it had reported.
 void MigrationRun::withdraw_ready(SomContext& context, TransferProgress& t, const std::string& why) {
   if (t.ready() || t.standby()) {
-    audit(context, "feedback", fmt::format("transfer {}: {} is not ready any more: {}", t.plan().index(),
-                                           t.plan().destination_host(), why));
+    audit(context, "feedback",
+          fmt::format("transfer {}: {} is not ready any more: {}", t.plan().index(), t.plan().destination_host(), why));
     context.step.changed.push_back(id());
   }
   t.set_ready(false);
@@ -73,7 +76,8 @@ void MigrationRun::withdraw_ready(SomContext& context, TransferProgress& t, cons
   dirty_ = true;
 }
 
-void MigrationRun::on_feedback(SomContext& context, Side side, TransferProgress& t, const if_m_a::v1::Feedback& feedback) {
+void MigrationRun::on_feedback(SomContext& context, Side side, TransferProgress& t,
+                               const if_m_a::v1::Feedback& feedback) {
   if (in_outcome_state()) return;
   std::string words;
   for (const auto& item : feedback.classes()) {
@@ -103,8 +107,10 @@ void MigrationRun::on_feedback(SomContext& context, Side side, TransferProgress&
   tell(ready ? "is ready" : "stands by");
 }
 
-void MigrationRun::on_released(SomContext& context, Side side, TransferProgress& t, const if_m_a::v1::Released& released) {
-  if (record_.state() != journal::RELEASING && record_.state() != journal::DONE && record_.state() != journal::DONE_WITH_LOSS)
+void MigrationRun::on_released(SomContext& context, Side side, TransferProgress& t,
+                               const if_m_a::v1::Released& released) {
+  if (record_.state() != journal::RELEASING && record_.state() != journal::DONE &&
+      record_.state() != journal::DONE_WITH_LOSS)
     return;
   const bool first = side == Side::Source ? !t.source_released() : !t.destination_released();
   if (!first) return;
@@ -120,20 +126,25 @@ void MigrationRun::on_released(SomContext& context, Side side, TransferProgress&
   }
   ClassFeedbacks news;
   for (const auto& item : released.feedback()) {
-    if (item.result() == common::v1::CLASS_RESULT_FAILED || (side == Side::Destination && item.result() != 0)) *news.Add() = item;
+    if (item.result() == common::v1::CLASS_RESULT_FAILED || (side == Side::Destination && item.result() != 0))
+      *news.Add() = item;
   }
   if (released.unknown() && side == Side::Destination)
-    *news.Add() = failed_class("", common::v1::FINDING_LEASE_EXPIRED, t.plan().destination_host() + " knows nothing of the transfer");
+    *news.Add() = failed_class("", common::v1::FINDING_LEASE_EXPIRED,
+                               t.plan().destination_host() + " knows nothing of the transfer");
   merge_feedback(*t.mutable_feedback(), news);
-  audit(context, "release", fmt::format("transfer {}: {} released{}: {} records, residue {}", t.plan().index(),
-                                        side == Side::Source ? t.plan().source_host() : t.plan().destination_host(),
-                                        released.unknown() ? " (it knew nothing of it)" : "", released.records(), released.residue()));
+  audit(context, "release",
+        fmt::format("transfer {}: {} released{}: {} records, residue {}", t.plan().index(),
+                    side == Side::Source ? t.plan().source_host() : t.plan().destination_host(),
+                    released.unknown() ? " (it knew nothing of it)" : "", released.records(), released.residue()));
 }
 
 void MigrationRun::on_rolled_back(Side side, TransferProgress& t, const if_m_a::v1::RolledBack&) {
   if (record_.state() != journal::ROLLING_BACK && record_.state() != journal::ROLLED_BACK) return;
-  if (side == Side::Source) t.set_source_rolled_back(true);
-  else t.set_destination_rolled_back(true);
+  if (side == Side::Source)
+    t.set_source_rolled_back(true);
+  else
+    t.set_destination_rolled_back(true);
   dirty_ = true;
 }
 
@@ -168,12 +179,14 @@ void MigrationRun::agent_lists(SomContext& context, const std::string& host,
                                const google::protobuf::RepeatedPtrField<if_m_a::v1::TransferStatus>& open) {
   const auto listed = [&](const TransferProgress& t, if_m_a::v1::TransferRole role) {
     return std::find_if(open.begin(), open.end(), [&](const auto& status) {
-      return status.role() == role && status.transfer().migration_id() == id() && status.transfer().transfer() == t.plan().index();
+      return status.role() == role && status.transfer().migration_id() == id() &&
+             status.transfer().transfer() == t.plan().index();
     });
   };
   for (TransferProgress& t : *record_.mutable_transfers()) {
     if (is_retained(t.plan())) continue;
-    if (t.plan().source_host() == host) lane(t).source.known = listed(t, if_m_a::v1::TRANSFER_ROLE_SOURCE) != open.end();
+    if (t.plan().source_host() == host)
+      lane(t).source.known = listed(t, if_m_a::v1::TRANSFER_ROLE_SOURCE) != open.end();
     if (t.plan().destination_host() != host || in_outcome_state() || !t.prepared() || t.failed()) continue;
     if (const auto status = listed(t, if_m_a::v1::TRANSFER_ROLE_DESTINATION); status != open.end()) {
       const bool lost = t.ready() && (status->state() == if_m_a::v1::TRANSFER_STATE_RECEIVING ||
@@ -205,7 +218,8 @@ bool MigrationRun::leftovers_may_run() const { return all(is_ready_or_failed, fa
 
 bool MigrationRun::wants(const SomContext& context, const TransferProgress& t, Side side) const {
   const auto state = record_.state() == journal::IN_DOUBT ? record_.doubtful_in() : record_.state();
-  if (is_retained(t.plan()) || !context.peers.registered(side == Side::Source ? t.plan().source_host() : t.plan().destination_host()))
+  if (is_retained(t.plan()) ||
+      !context.peers.registered(side == Side::Source ? t.plan().source_host() : t.plan().destination_host()))
     return false;
   if (t.plan().leftover() && !in_outcome_state()) {
     if (state != journal::SWITCHING && state != journal::READY) return false;
@@ -224,7 +238,8 @@ bool MigrationRun::wants_source(const TransferProgress& t, journal::MigrationSta
     case journal::STANDBY: return t.prepared() && !t.failed() && needs_upload(t);
     case journal::SWITCHING:
     case journal::READY:
-      if (state == journal::SWITCHING && record_.vote() == common::v1::VOTE_NO_GO && lane(t).source.finalized) return true;
+      if (state == journal::SWITCHING && record_.vote() == common::v1::VOTE_NO_GO && lane(t).source.finalized)
+        return true;
       return t.prepared() && !t.failed() && !t.ready();
     case journal::RELEASING:
     case journal::DONE:
@@ -235,7 +250,8 @@ bool MigrationRun::wants_source(const TransferProgress& t, journal::MigrationSta
   }
 }
 
-bool MigrationRun::wants_destination(const SomContext& context, const TransferProgress& t, journal::MigrationState state) const {
+bool MigrationRun::wants_destination(const SomContext& context, const TransferProgress& t,
+                                     journal::MigrationState state) const {
   switch (state) {
     case journal::PREPARING: return !is_prepared(t);
     case journal::PRECOPY:
@@ -313,7 +329,8 @@ void MigrationRun::send_source(SomContext& context, TransferProgress& t, Lane& l
 }
 
 void MigrationRun::send_destination(SomContext& context, TransferProgress& t) {
-  if (record_.state() == journal::RELEASING || record_.state() == journal::DONE || record_.state() == journal::DONE_WITH_LOSS)
+  if (record_.state() == journal::RELEASING || record_.state() == journal::DONE ||
+      record_.state() == journal::DONE_WITH_LOSS)
     return send_release(context, t, Side::Destination);
   auto& message = to_agent(context, t.plan().destination_host());
   if (record_.state() == journal::ROLLING_BACK || record_.state() == journal::ROLLED_BACK) {

@@ -72,16 +72,17 @@ class Som::Implementation {
   std::string refusal(const Notify& notify) const;
   std::string address_conflict(common::v1::Subject& subject, bool drop) const;
   void add_leftovers(journal::Migration& migration, const journal::SubjectRecord& subject);
-  void acknowledge(const std::string& tde, const Notify& notify, const std::string& migration_id, const std::string& refused);
+  void acknowledge(const std::string& tde, const Notify& notify, const std::string& migration_id,
+                   const std::string& refused);
   MigrationRun* find_notified(const std::string& tde, const std::string& notification_id);
 
   Instant now_;
   SomStep* step_ = nullptr;
   std::uint64_t next_migration_ = 1;
-  std::set<std::string> active_;          // open, or not settled
-  std::deque<std::string> settled_;       // oldest first
-  std::set<std::string> touched_;         // in this step
-  std::map<std::pair<std::string, std::string>, std::string> refused_;   // (TDE, notification) -> reason
+  std::set<std::string> active_;                                        // open, or not settled
+  std::deque<std::string> settled_;                                     // oldest first
+  std::set<std::string> touched_;                                       // in this step
+  std::map<std::pair<std::string, std::string>, std::string> refused_;  // (TDE, notification) -> reason
   std::deque<std::pair<std::string, std::string>> refused_order_;
   std::map<std::pair<std::string, std::string>, std::string> notified_;  // (TDE, notification) -> migration
   Instant heartbeat_at_ = Instant::never();

@@ -34,7 +34,8 @@ bool MigrationRun::settled() const {
   if (!final()) return false;
   const bool released = record_.state() != journal::ROLLED_BACK;
   return std::all_of(record_.transfers().begin(), record_.transfers().end(), [&](const TransferProgress& t) {
-    return released ? t.source_released() && t.destination_released() : t.source_rolled_back() && t.destination_rolled_back();
+    return released ? t.source_released() && t.destination_released()
+                    : t.source_rolled_back() && t.destination_rolled_back();
   });
 }
 
@@ -44,7 +45,9 @@ bool MigrationRun::all(bool (*done)(const TransferProgress&), bool with_leftover
 }
 
 TransferProgress* MigrationRun::transfer(std::uint32_t index) {
-  return index < static_cast<std::uint32_t>(record_.transfers_size()) ? record_.mutable_transfers(static_cast<int>(index)) : nullptr;
+  return index < static_cast<std::uint32_t>(record_.transfers_size())
+             ? record_.mutable_transfers(static_cast<int>(index))
+             : nullptr;
 }
 
 // ---- the record
@@ -91,7 +94,9 @@ void MigrationRun::start_deadline(const SomContext& context) {
     case journal::PREPARING: state_deadline_ = context.now + c.prepare_deadline; break;
     case journal::PRECOPY: state_deadline_ = context.now + c.precopy_deadline; break;
     case journal::STANDBY: state_deadline_ = context.now + c.standby_deadline; break;
-    case journal::SWITCHING: state_deadline_ = context.now + (completing ? c.completion_deadline : c.switch_deadline); break;
+    case journal::SWITCHING:
+      state_deadline_ = context.now + (completing ? c.completion_deadline : c.switch_deadline);
+      break;
     case journal::READY:
       if (completing) state_deadline_ = context.now + c.completion_deadline;
       break;
@@ -118,16 +123,17 @@ bool MigrationRun::expecting_outcome() const {
 
 void MigrationRun::announced(SomContext& context) {
   note(context, std::string(to_string(record_.state())));
-  audit(context, "state", fmt::format("PLANNED: {} from {} to {}, epoch {}, {} transfers", record_.subject().id(),
-                                      record_.source_place(), record_.destination_place(), record_.epoch(),
-                                      record_.transfers_size()));
+  audit(context, "state",
+        fmt::format("PLANNED: {} from {} to {}, epoch {}, {} transfers", record_.subject().id(), record_.source_place(),
+                    record_.destination_place(), record_.epoch(), record_.transfers_size()));
   for (TransferProgress& t : *record_.mutable_transfers()) {
     if (!is_retained(t.plan())) continue;
     t.set_prepared(true), t.set_standby(true), t.set_ready(true);
     t.set_source_released(true), t.set_destination_released(true);
     t.set_source_rolled_back(true), t.set_destination_rolled_back(true);
-    audit(context, "transfer", fmt::format("transfer {}: {} stays on the path, its state is retained", t.plan().index(),
-                                           t.plan().source_host()));
+    audit(context, "transfer",
+          fmt::format("transfer {}: {} stays on the path, its state is retained", t.plan().index(),
+                      t.plan().source_host()));
   }
 }
 
@@ -195,8 +201,8 @@ std::string MigrationRun::resolve(SomContext& context, common::v1::Outcome outco
   if (outcome_ != common::v1::OUTCOME_AT_SOURCE && outcome_ != common::v1::OUTCOME_AT_DESTINATION)
     return "the outcome must be at-source or at-destination";
   if (record_.state() != journal::IN_DOUBT)
-    return fmt::format("{} is {}: only a migration that is IN_DOUBT can be resolved. {}", id(), to_string(record_.state()),
-                       final() ? "It has ended" : "Wait for the outcome, or abort it");
+    return fmt::format("{} is {}: only a migration that is IN_DOUBT can be resolved. {}", id(),
+                       to_string(record_.state()), final() ? "It has ended" : "Wait for the outcome, or abort it");
   record_.set_actor(actor);
   audit(context, "operator", fmt::format("resolved by {}", actor));
   outcome(context, outcome_, "resolve", true);
@@ -213,11 +219,12 @@ bool MigrationRun::essential(const std::string& state_class) const {
 std::string MigrationRun::essential_failure() const {
   for (const TransferProgress& t : record_.transfers()) {
     if (t.plan().leftover()) continue;
-    const std::string path = fmt::format("transfer {} ({} -> {})", t.plan().index(), t.plan().source_host(),
-                                         t.plan().destination_host());
+    const std::string path =
+        fmt::format("transfer {} ({} -> {})", t.plan().index(), t.plan().source_host(), t.plan().destination_host());
     for (const auto& feedback : t.feedback()) {
       const bool counts = essential(feedback.state_class()) || feedback.state_class().empty();
-      if (feedback.result() == common::v1::CLASS_RESULT_FAILED && counts) return fmt::format("{}: {}", path, sentence(feedback));
+      if (feedback.result() == common::v1::CLASS_RESULT_FAILED && counts)
+        return fmt::format("{}: {}", path, sentence(feedback));
     }
     if (t.failed()) return path + " failed";
   }
@@ -227,7 +234,8 @@ std::string MigrationRun::essential_failure() const {
 void MigrationRun::vote(SomContext& context, common::v1::Vote given, const std::string& reason) {
   record_.set_vote(given);
   record_.set_vote_reason(reason.substr(0, 1024));
-  const std::string text = fmt::format("vote {}{}{}", given == common::v1::VOTE_GO ? "GO" : "NO_GO", reason.empty() ? "" : ": ", reason);
+  const std::string text =
+      fmt::format("vote {}{}{}", given == common::v1::VOTE_GO ? "GO" : "NO_GO", reason.empty() ? "" : ": ", reason);
   note(context, text);
   audit(context, "vote", text);
   outcome_deadline_ = context.now + context.config.outcome_deadline;
@@ -242,8 +250,10 @@ void MigrationRun::consider_vote(SomContext& context) {
   const bool complete = all(is_ready_or_failed, false);
   if (state == journal::SWITCHING && (complete || deadline_passed_)) {
     if (failure.empty() && complete) return vote(context, common::v1::VOTE_GO, "");
-    const std::string reason = failure.empty() ? "the deadline of SWITCHING passed before every transfer was ready" : failure;
-    if (record_.force()) return vote(context, common::v1::VOTE_GO, fmt::format("forced by {}, although {}", record_.actor(), reason));
+    const std::string reason =
+        failure.empty() ? "the deadline of SWITCHING passed before every transfer was ready" : failure;
+    if (record_.force())
+      return vote(context, common::v1::VOTE_GO, fmt::format("forced by {}, although {}", record_.actor(), reason));
     return vote(context, common::v1::VOTE_NO_GO, reason);
   }
   if (!failure.empty() && !record_.force()) return vote(context, common::v1::VOTE_NO_GO, failure);
@@ -282,7 +292,8 @@ bool MigrationRun::advance(SomContext& context) {
   const bool here = record_.outcome() == common::v1::OUTCOME_AT_DESTINATION;
   if (record_.outcome() == common::v1::OUTCOME_AT_SOURCE && may_follow(state, journal::ROLLING_BACK)) {
     if (state == journal::PLANNED) {  // nobody was told anything
-      for (TransferProgress& t : *record_.mutable_transfers()) t.set_source_rolled_back(true), t.set_destination_rolled_back(true);
+      for (TransferProgress& t : *record_.mutable_transfers())
+        t.set_source_rolled_back(true), t.set_destination_rolled_back(true);
     }
     enter(context, journal::ROLLING_BACK);
     return true;
@@ -322,7 +333,8 @@ void MigrationRun::mark_unreachable(SomContext& context) {
       if (context.peers.registered(host) || is_retained(t.plan())) continue;
       ClassFeedbacks news;
       for (const auto& c : record_.classes()) {
-        *news.Add() = failed_class(c.state_class(), common::v1::FINDING_UNREACHABLE, "the agent of " + host + " is not connected");
+        *news.Add() = failed_class(c.state_class(), common::v1::FINDING_UNREACHABLE,
+                                   "the agent of " + host + " is not connected");
       }
       merge_feedback(*t.mutable_feedback(), news);
       dirty_ = true;
@@ -368,9 +380,9 @@ bool MigrationRun::advance_ready(SomContext& context) {
 }
 
 bool MigrationRun::advance_releasing(SomContext& context) {
-  const bool complete = std::all_of(record_.transfers().begin(), record_.transfers().end(), [](const TransferProgress& t) {
-    return t.source_released() && t.destination_released();
-  });
+  const bool complete =
+      std::all_of(record_.transfers().begin(), record_.transfers().end(),
+                  [](const TransferProgress& t) { return t.source_released() && t.destination_released(); });
   if (!complete && !deadline_passed_) return false;
   collect_missing(context);
   enter(context, record_.missing_size() == 0 ? journal::DONE : journal::DONE_WITH_LOSS);
@@ -380,20 +392,22 @@ bool MigrationRun::advance_releasing(SomContext& context) {
 void MigrationRun::collect_missing(SomContext& context) {
   for (const TransferProgress& t : record_.transfers()) {
     if (t.plan().leftover()) continue;
-    const std::string path = fmt::format("transfer {} ({} -> {})", t.plan().index(), t.plan().source_host(),
-                                         t.plan().destination_host());
+    const std::string path =
+        fmt::format("transfer {} ({} -> {})", t.plan().index(), t.plan().source_host(), t.plan().destination_host());
     if (!t.ready()) *record_.add_missing() = path + (t.failed() ? ": failed" : ": was not ready in time");
     for (const auto& feedback : t.feedback()) {
       const bool counts = essential(feedback.state_class()) || feedback.state_class().empty();
       if (feedback.result() == common::v1::CLASS_RESULT_FAILED && counts)
         *record_.add_missing() = fmt::format("{}: {}", path, sentence(feedback));
     }
-    if (!t.source_released()) *record_.add_missing() = fmt::format("{}: {} did not answer Release", path, t.plan().source_host());
-    else if (t.source_keeps()) *record_.add_missing() = fmt::format("{}: {} keeps its records", path, t.plan().source_host());
+    if (!t.source_released())
+      *record_.add_missing() = fmt::format("{}: {} did not answer Release", path, t.plan().source_host());
+    else if (t.source_keeps())
+      *record_.add_missing() = fmt::format("{}: {} keeps its records", path, t.plan().source_host());
     if (!t.destination_released())
       *record_.add_missing() = fmt::format("{}: {} did not answer Release", path, t.plan().destination_host());
   }
-  for (const auto& what : record_.missing()) audit(context, "missing", what);
+  for (const auto& what : record_.missing()) audit(context, "loss", what);
 }
 
 bool MigrationRun::advance_rolling_back(SomContext& context) {
@@ -404,7 +418,8 @@ bool MigrationRun::advance_rolling_back(SomContext& context) {
     for (const auto& [answered, host] : sides) {
       if (answered) continue;
       complete = false;
-      if (deadline_passed_) audit(context, "rollback", host + " did not answer Rollback; it is told again when it registers");
+      if (deadline_passed_)
+        audit(context, "rollback", host + " did not answer Rollback; it is told again when it registers");
     }
   }
   if (!complete && !deadline_passed_) return false;

@@ -1,5 +1,5 @@
-// One migration of the SOM's machine: its states, its transfers, what is outstanding and when it is repeated. Private to
-// protocol/; used by som.cpp only.
+// One migration of the SOM's machine: its states, its transfers, what is outstanding and when it is repeated. Private
+// to protocol/; used by som.cpp only.
 #pragma once
 
 #include <map>
@@ -59,7 +59,8 @@ class MigrationRun {
   std::string abort(SomContext& context, const std::string& actor, const std::string& reason);
   std::string force(SomContext& context, const std::string& actor);
   std::string resolve(SomContext& context, common::v1::Outcome outcome, const std::string& actor);
-  void from_agent(SomContext& context, Side side, journal::TransferProgress& transfer, const if_m_a::v1::AgentMessage& message);
+  void from_agent(SomContext& context, Side side, journal::TransferProgress& transfer,
+                  const if_m_a::v1::AgentMessage& message);
   // The agent's list of what it has open is complete: what it lacks is lost there.
   void agent_lists(SomContext& context, const std::string& host,
                    const google::protobuf::RepeatedPtrField<if_m_a::v1::TransferStatus>& open);
@@ -82,8 +83,8 @@ class MigrationRun {
   // Of one side of a transfer; not journaled.
   struct Outgoing {
     Instant due{INT64_MIN};
-    bool known = false;          // source: it has the transfer open
-    bool finalized = false;      // source: Finalize was sent
+    bool known = false;      // source: it has the transfer open
+    bool finalized = false;  // source: Finalize was sent
   };
   struct Lane {
     Outgoing source;
@@ -115,18 +116,23 @@ class MigrationRun {
   void note(SomContext& context, const std::string& what);
 
   // som_agents.cpp
-  void on_ready(SomContext& context, journal::TransferProgress& transfer, const if_m_a::v1::ReadyAndDownloadRequest& ready);
-  void on_feedback(SomContext& context, Side side, journal::TransferProgress& transfer, const if_m_a::v1::Feedback& feedback);
-  void on_released(SomContext& context, Side side, journal::TransferProgress& transfer, const if_m_a::v1::Released& released);
+  void on_ready(SomContext& context, journal::TransferProgress& transfer,
+                const if_m_a::v1::ReadyAndDownloadRequest& ready);
+  void on_feedback(SomContext& context, Side side, journal::TransferProgress& transfer,
+                   const if_m_a::v1::Feedback& feedback);
+  void on_released(SomContext& context, Side side, journal::TransferProgress& transfer,
+                   const if_m_a::v1::Released& released);
   void on_rolled_back(Side side, journal::TransferProgress& transfer, const if_m_a::v1::RolledBack& rolled_back);
-  void relay_chunk(SomContext& context, const journal::TransferProgress& transfer, const if_m_a::v1::UploadState& upload);
+  void relay_chunk(SomContext& context, const journal::TransferProgress& transfer,
+                   const if_m_a::v1::UploadState& upload);
   void relay_progress(SomContext& context, journal::TransferProgress& transfer, const if_m_a::v1::Progress& progress);
   void withdraw_ready(SomContext& context, journal::TransferProgress& transfer, const std::string& why);
   void send_due(SomContext& context);
   bool wants(const SomContext& context, const journal::TransferProgress& transfer, Side side) const;
   bool wants_source(const journal::TransferProgress& transfer, journal::MigrationState state) const;
   bool needs_upload(const journal::TransferProgress& transfer) const;
-  bool wants_destination(const SomContext& context, const journal::TransferProgress& transfer, journal::MigrationState state) const;
+  bool wants_destination(const SomContext& context, const journal::TransferProgress& transfer,
+                         journal::MigrationState state) const;
   void send_source(SomContext& context, journal::TransferProgress& transfer, Lane& lane);
   void send_destination(SomContext& context, journal::TransferProgress& transfer);
   void send_upload(SomContext& context, const journal::TransferProgress& transfer) const;
@@ -147,7 +153,7 @@ class MigrationRun {
   bool deadline_set_ = false;
   bool deadline_passed_ = false;
   Instant state_deadline_ = Instant::never();
-  Instant halfway_ = Instant::never();       // of RELEASING: from here on nobody waits for the other side
+  Instant halfway_ = Instant::never();  // of RELEASING: from here on nobody waits for the other side
   Instant outcome_deadline_ = Instant::never();
   Instant tde_due_{INT64_MIN};
   Instant next_{INT64_MIN};

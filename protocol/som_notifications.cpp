@@ -47,10 +47,11 @@ void Som::Implementation::on(const som_event::FromTde& event) {
     case TdeMessage::kOutcomeUnknown: {
       MigrationRun* run = find_notified(event.tde, message.outcome_unknown().notification_id());
       if (run == nullptr || run->record().state() != journal::IN_DOUBT) return;
-      return ignored(event.tde, fmt::format("it cannot say where {} runs: {}", run->record().subject().id(), message.outcome_unknown().reason()));
+      return ignored(event.tde, fmt::format("it cannot say where {} runs: {}", run->record().subject().id(),
+                                            message.outcome_unknown().reason()));
     }
     case TdeMessage::MESSAGE_NOT_SET: return ignored(event.tde, "it is empty, or of a newer version");
-    default: return;   // answers to the shell's own queries
+    default: return;  // answers to the shell's own queries
   }
 }
 
@@ -59,7 +60,8 @@ void Som::Implementation::authorize_tde(const std::string& tde, const if_m_t::v1
   auto& answer = step_->to_tdes.back().message;
   std::uint32_t version = 0;
   for (const auto known : config_.protocol_versions) {
-    if (std::count(authorize.protocol_versions().begin(), authorize.protocol_versions().end(), known) > 0) version = std::max(version, known);
+    if (std::count(authorize.protocol_versions().begin(), authorize.protocol_versions().end(), known) > 0)
+      version = std::max(version, known);
   }
   if (!authorize.identity().ends_with("/sami/tde/" + tde)) {
     answer.mutable_refused()->set_reason(fmt::format("identity is '{}', expected spiffe://<domain>/sami/tde/{}",
@@ -119,7 +121,8 @@ void Som::Implementation::take_notification(const std::string& tde, const Notify
   if (const auto old = refused_.find(key); old != refused_.end()) return acknowledge(tde, notify, {}, old->second);
   if (!begins_move(notify.phase())) {
     if (notify.sequence() <= 1)
-      return acknowledge(tde, notify, {}, fmt::format("{}: a move begins with ANNOUNCED, MOVED or PATH_FAILED", word(notify.phase())));
+      return acknowledge(tde, notify, {},
+                         fmt::format("{}: a move begins with ANNOUNCED, MOVED or PATH_FAILED", word(notify.phase())));
     return acknowledge(tde, notify, {}, "the master knows nothing of this move");
   }
   std::string reason = refusal(notify);
@@ -144,16 +147,19 @@ std::string Som::Implementation::refusal(const Notify& notify) const {
   if (!open.empty() && planned) {
     const auto state = runs_.at(open)->record().state();
     if (state == journal::IN_DOUBT)
-      return fmt::format("BUSY: {} of {} is IN_DOUBT; say where it runs, or resolve it, first", open, notify.subject().id());
+      return fmt::format("BUSY: {} of {} is IN_DOUBT; say where it runs, or resolve it, first", open,
+                         notify.subject().id());
     if (state != journal::RELEASING && state != journal::ROLLING_BACK)
       return fmt::format("BUSY: {} of {} is {}", open, notify.subject().id(), to_string(state));
   }
   if (!planned) return {};
-  const auto open_now = std::count_if(runs_.begin(), runs_.end(), [](const auto& entry) { return !entry.second->final(); });
+  const auto open_now =
+      std::count_if(runs_.begin(), runs_.end(), [](const auto& entry) { return !entry.second->final(); });
   if (static_cast<std::uint64_t>(open_now) >= config_.max_migrations)
     return fmt::format("BUSY: {} migrations are open, the limit is {}", open_now, config_.max_migrations);
   for (const auto& t : notify.transfers()) {
-    if (drained_.contains(t.destination_host())) return fmt::format("State Host {} is drained: it takes no new transfers", t.destination_host());
+    if (drained_.contains(t.destination_host()))
+      return fmt::format("State Host {} is drained: it takes no new transfers", t.destination_host());
   }
   common::v1::Subject subject_copy = notify.subject();
   return address_conflict(subject_copy, false);
@@ -163,12 +169,14 @@ std::string Som::Implementation::refusal(const Notify& notify) const {
 bool Som::Implementation::busy(const std::string& tde, const Notify& notify) {
   const std::string open = subjects_[notify.subject().id()].open_migration();
   if (open.empty()) {
-    const auto open_now = std::count_if(runs_.begin(), runs_.end(), [](const auto& entry) { return !entry.second->final(); });
+    const auto open_now =
+        std::count_if(runs_.begin(), runs_.end(), [](const auto& entry) { return !entry.second->final(); });
     return static_cast<std::uint64_t>(open_now) >= config_.max_migrations;
   }
   if (notify.phase() == phase::PHASE_ANNOUNCED) return true;
   MigrationRun& run = *runs_.at(open);
-  if (run.record().destination_place() != notify.destination_place() || run.record().state() == journal::ROLLING_BACK) return true;
+  if (run.record().destination_place() != notify.destination_place() || run.record().state() == journal::ROLLING_BACK)
+    return true;
   run.add_alias(tde, notify.notification_id(), notify.sequence() - 1);
   notified_[{tde, notify.notification_id()}] = open;
   take_phase(run, tde, notify);
@@ -177,7 +185,7 @@ bool Som::Implementation::busy(const std::string& tde, const Notify& notify) {
 
 void Som::Implementation::take_phase(MigrationRun& run, const std::string& tde, const Notify& notify) {
   const std::uint32_t last = run.last_sequence(tde, notify.notification_id());
-  if (notify.sequence() > last + 1) return;   // it comes again, in order
+  if (notify.sequence() > last + 1) return;  // it comes again, in order
   if (notify.sequence() == last + 1) {
     run.note_sequence(tde, notify.notification_id(), notify.sequence());
     auto c = context();
@@ -213,8 +221,10 @@ std::string Som::Implementation::address_conflict(common::v1::Subject& subject, 
       }
       return false;
     };
-    if (drop) addresses.erase(std::remove_if(addresses.begin(), addresses.end(), owned_elsewhere), addresses.end());
-    else if (std::any_of(addresses.begin(), addresses.end(), owned_elsewhere)) return conflict;
+    if (drop)
+      addresses.erase(std::remove_if(addresses.begin(), addresses.end(), owned_elsewhere), addresses.end());
+    else if (std::any_of(addresses.begin(), addresses.end(), owned_elsewhere))
+      return conflict;
   }
   return conflict;
 }
@@ -241,7 +251,7 @@ void Som::Implementation::begin(const std::string& tde, const Notify& notify) {
   for (const auto& plan : notify.transfers()) *migration.add_transfers()->mutable_plan() = plan;
   if (!planned) {
     if (const auto conflict = address_conflict(*migration.mutable_subject(), true); !conflict.empty())
-      step_->audit.push_back({migration.id(), subject.id(), "ignored", conflict + ": it does not move with it"});
+      step_->audit.push_back({migration.id(), subject.id(), "refused", conflict + ": it does not move with it"});
   }
   add_leftovers(migration, subject);
   subject.set_open_migration(migration.id());
@@ -253,7 +263,8 @@ void Som::Implementation::begin(const std::string& tde, const Notify& notify) {
   auto& run = *(runs_[migration.id()] = std::make_unique<MigrationRun>(migration, now_));
   auto c = context();
   run.announced(c);
-  if (notify.force()) step_->audit.push_back({run.id(), subject.id(), "operator", fmt::format("force by {}", notify.actor())});
+  if (notify.force())
+    step_->audit.push_back({run.id(), subject.id(), "operator", fmt::format("force by {}", notify.actor())});
   // Whatever its number: notifications of a move that went before it are lost with the master's memory of them.
   run.note_sequence(tde, notify.notification_id(), notify.sequence() - 1);
   take_phase(run, tde, notify);
@@ -263,13 +274,15 @@ void Som::Implementation::add_leftovers(journal::Migration& migration, const jou
   for (const auto& holder : subject.holders()) {
     const auto& transfers = migration.transfers();
     const bool on_path = std::any_of(transfers.begin(), transfers.end(), [&](const auto& t) {
-      return (t.plan().source_host() == holder.host() && context_name(t.plan().source_context()) == context_name(holder.context())) ||
+      return (t.plan().source_host() == holder.host() &&
+              context_name(t.plan().source_context()) == context_name(holder.context())) ||
              (t.plan().destination_host() == holder.host() &&
               context_name(t.plan().destination_context()) == context_name(holder.context()));
     });
     if (on_path || static_cast<std::uint32_t>(transfers.size()) >= config_.max_transfers) continue;
     if (!peers_.registered(holder.host())) {
-      step_->audit.push_back({migration.id(), subject.id(), "holder", holder.host() + " may hold more of its state, but is not connected"});
+      step_->audit.push_back({migration.id(), subject.id(), "holder",
+                              holder.host() + " may hold more of its state, but is not connected"});
       continue;
     }
     const common::v1::Transfer* onward = &transfers[0].plan();

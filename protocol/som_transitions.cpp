@@ -31,7 +31,7 @@ constexpr std::array<Row, 9> table{{
 
 std::string_view to_string(journal::MigrationState state) {
   return journal::MigrationState_IsValid(state) && state != none ? std::string_view(journal::MigrationState_Name(state))
-                                                                : std::string_view("UNKNOWN");
+                                                                 : std::string_view("UNKNOWN");
 }
 
 bool is_final(journal::MigrationState state) {

@@ -37,13 +37,13 @@ class UploadStream {
   struct Item {
     std::uint32_t round = 0;
     std::string state_class;
-    std::deque<if_m_a::v1::StateRecord> records;   // empty: the end of the round
+    std::deque<if_m_a::v1::StateRecord> records;  // empty: the end of the round
     if_m_a::v1::RoundEnd end;
   };
   std::string next_chunk(std::size_t chunk_bytes);
 
   std::uint64_t generation_ = 0;
-  std::uint64_t acknowledged_ = 0;   // sequence
+  std::uint64_t acknowledged_ = 0;  // sequence
   std::uint64_t sent_ = 0;
   std::uint32_t round_ = 1;
   std::deque<Item> queue_;

@@ -65,13 +65,15 @@ std::string check_subject(const common::v1::Subject& subject) {
 
 std::string check_transfer(const common::v1::Transfer& transfer) {
   if (auto e = check_length("transfer.source_host", transfer.source_host().size(), 1, 128); !e.empty()) return e;
-  if (auto e = check_length("transfer.destination_host", transfer.destination_host().size(), 1, 128); !e.empty()) return e;
+  if (auto e = check_length("transfer.destination_host", transfer.destination_host().size(), 1, 128); !e.empty())
+    return e;
   if (auto e = check_length("transfer.source_context", transfer.source_context().size(), 0, 128); !e.empty()) return e;
   if (auto e = check_length("transfer.destination_context", transfer.destination_context().size(), 0, 128); !e.empty())
     return e;
   if (transfer.disposition() != common::v1::DISPOSITION_MOVE &&
       transfer.disposition() != common::v1::DISPOSITION_COPY_AND_RETAIN)
-    return fmt::format("transfer.disposition is {}, expected MOVE or COPY_AND_RETAIN", static_cast<int>(transfer.disposition()));
+    return fmt::format("transfer.disposition is {}, expected MOVE or COPY_AND_RETAIN",
+                       static_cast<int>(transfer.disposition()));
   if (auto e = check_prefixes("transfer.peers.include", transfer.peers().include()); !e.empty()) return e;
   return check_prefixes("transfer.peers.exclude", transfer.peers().exclude());
 }
@@ -100,7 +102,8 @@ bool is_retained(const common::v1::Transfer& transfer) {
 }
 
 bool begins_move(if_m_t::v1::Phase phase) {
-  return phase == if_m_t::v1::PHASE_ANNOUNCED || phase == if_m_t::v1::PHASE_MOVED || phase == if_m_t::v1::PHASE_PATH_FAILED;
+  return phase == if_m_t::v1::PHASE_ANNOUNCED || phase == if_m_t::v1::PHASE_MOVED ||
+         phase == if_m_t::v1::PHASE_PATH_FAILED;
 }
 
 }  // namespace sami::protocol

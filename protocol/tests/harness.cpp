@@ -53,8 +53,10 @@ void World::announce(if_m_t::v1::Phase phase) {
 
 void World::commit(JournalImage& image, const std::vector<JournalWrite>& writes) {
   for (const auto& write : writes) {
-    if (write.value) image[write.key] = *write.value;
-    else image.erase(write.key);
+    if (write.value)
+      image[write.key] = *write.value;
+    else
+      image.erase(write.key);
   }
 }
 
@@ -67,7 +69,8 @@ void World::carry_out(const std::string& host, SoaStep step) {
     in_flight_.push_back({host, false, [this, host, message] { som(som_event::FromAgent{host, message}); }});
   }
   for (auto& call : step.calls) {
-    in_flight_.push_back({host, true, [this, host, call] { agent(host, soa_event::FromDriver{perform(call, driver(host))}); }});
+    in_flight_.push_back(
+        {host, true, [this, host, call] { agent(host, soa_event::FromDriver{perform(call, driver(host))}); }});
   }
 }
 
@@ -76,11 +79,13 @@ void World::carry_out(SomStep step) {
   audit.insert(audit.end(), step.audit.begin(), step.audit.end());
   replies.insert(replies.end(), step.replies.begin(), step.replies.end());
   for (auto& [host, message] : step.to_agents) {
-    if (!hosts_.contains(host) || !hosts_.at(host).connected || (lose_to_agent && lose_to_agent(host, message))) continue;
+    if (!hosts_.contains(host) || !hosts_.at(host).connected || (lose_to_agent && lose_to_agent(host, message)))
+      continue;
     in_flight_.push_back({host, false, [this, to = host, m = message] { agent(to, soa_event::FromMaster{m}); }});
   }
   for (auto& [tde, message] : step.to_tdes) {
-    if (gate_connected_) in_flight_.push_back({"gate", false, [this, m = message] { gate(gate_event::FromMaster{m}); }});
+    if (gate_connected_)
+      in_flight_.push_back({"gate", false, [this, m = message] { gate(gate_event::FromMaster{m}); }});
   }
 }
 
@@ -89,13 +94,16 @@ void World::carry_out(GateStep step) {
   audit.insert(audit.end(), step.audit.begin(), step.audit.end());
   instructions.insert(instructions.end(), step.instructions.begin(), step.instructions.end());
   for (auto& message : step.messages) {
-    if (gate_connected_) in_flight_.push_back({"gate", false, [this, message] { som(som_event::FromTde{"tde1", message}); }});
+    if (gate_connected_)
+      in_flight_.push_back({"gate", false, [this, message] { som(som_event::FromTde{"tde1", message}); }});
   }
 }
 
 void World::gate(GateEvent event) { carry_out(gate_->step(now, std::move(event))); }
 void World::som(SomEvent event) { carry_out(som_->step(now, std::move(event))); }
-void World::agent(const std::string& host, SoaEvent event) { carry_out(host, hosts_.at(host).soa->step(now, std::move(event))); }
+void World::agent(const std::string& host, SoaEvent event) {
+  carry_out(host, hosts_.at(host).soa->step(now, std::move(event)));
+}
 
 void World::connect_agent(const std::string& host) {
   hosts_.at(host).connected = true;

@@ -1,5 +1,5 @@
-// One SOM, State Hosts and a gate wired directly in one thread, with drivers in memory and a clock of their own. Messages
-// arrive in order and at once unless a test says otherwise. For the tests of protocol/.
+// One SOM, State Hosts and a gate wired directly in one thread, with drivers in memory and a clock of their own.
+// Messages arrive in order and at once unless a test says otherwise. For the tests of protocol/.
 #pragma once
 
 #include <deque>
@@ -72,12 +72,15 @@ class MapDriver final : public state::Driver {
     std::vector<state::Record> records;
     for (const auto& key : keys) {
       const auto found = table.find(key);
-      if (found == table.end()) records.push_back({key, {}, true, 0});
-      else records.push_back({key, found->second, false, digest(found->second)});
+      if (found == table.end())
+        records.push_back({key, {}, true, 0});
+      else
+        records.push_back({key, found->second, false, digest(found->second)});
     }
     return records;
   }
-  Result<std::vector<state::InstallResult>> install(const state::Scope& scope, const std::vector<state::InstallItem>& items) override {
+  Result<std::vector<state::InstallResult>> install(const state::Scope& scope,
+                                                    const std::vector<state::InstallItem>& items) override {
     std::vector<state::InstallResult> results;
     for (const auto& item : items) {
       state::InstallResult result{item.record.key, install_one(scope, item), digest(item.record.body), 0, false, {}};
@@ -123,7 +126,8 @@ class MapDriver final : public state::Driver {
     if (item.only_if_absent) return InstallOutcome::Adopted;
     if (item.ours) return there->second = record.body, InstallOutcome::Updated;
     if (there->second == record.body) return InstallOutcome::Adopted;
-    if (scope.conflict_rule == common::v1::CONFLICT_RULE_MOVED) return there->second = record.body, InstallOutcome::Replaced;
+    if (scope.conflict_rule == common::v1::CONFLICT_RULE_MOVED)
+      return there->second = record.body, InstallOutcome::Replaced;
     return InstallOutcome::Conflict;
   }
 };
@@ -146,8 +150,8 @@ class World {
   void disconnect_gate();
 
   // ---- time
-  void settle();                                  // delivers until nothing is in flight
-  void run(Duration duration);                    // lets time pass, waking every machine at its deadlines
+  void settle();                // delivers until nothing is in flight
+  void run(Duration duration);  // lets time pass, waking every machine at its deadlines
   bool run_until(const std::function<bool()>& condition, Duration limit);
 
   void gate(GateEvent event);
@@ -197,8 +201,8 @@ class World {
   JournalImage gate_journal_;
   bool gate_connected_ = false;
   struct InFlight {
-    std::string party;                            // an agent or the gate: its crash loses it
-    bool driver = false;                          // an answer of a driver: the crash of the SOM does not lose it
+    std::string party;    // an agent or the gate: its crash loses it
+    bool driver = false;  // an answer of a driver: the crash of the SOM does not lose it
     std::function<void()> deliver;
   };
   std::deque<InFlight> in_flight_;

@@ -16,7 +16,8 @@ void fill(MapDriver& driver, int records) {
 bool reaches(World& world, journal::MigrationState state, Duration limit = 20s) {
   const bool reached = world.run_until([&] { return world.state() == state; }, limit);
   if (!reached) {
-    for (const auto& entry : world.audit) std::printf("%s %s: %s\n", entry.migration_id.c_str(), entry.event.c_str(), entry.detail.c_str());
+    for (const auto& entry : world.audit)
+      std::printf("%s %s: %s\n", entry.migration_id.c_str(), entry.event.c_str(), entry.detail.c_str());
   }
   return reached;
 }
@@ -30,7 +31,7 @@ TEST(Loopback, GoMovesEveryRecord) {
   world.driver("fw1").put("late", "before the pause");
   world.driver("fw1").end("flow3");
   world.pause();
-  world.settle();   // no timer between PAUSED and the verdict
+  world.settle();  // no timer between PAUSED and the verdict
   ASSERT_EQ(world.state(), journal::READY);
   EXPECT_TRUE(world.instructed(Kind::Continue));
   EXPECT_TRUE(world.driver("fw1").barrier);
@@ -53,7 +54,7 @@ TEST(Loopback, GoMovesEveryRecord) {
 TEST(Loopback, RollbackLeavesTheDestinationAsItWas) {
   World world;
   fill(world.driver("fw1"), 50);
-  world.driver("fw2").put("flow7", "state7");       // identical: adopted
+  world.driver("fw2").put("flow7", "state7");  // identical: adopted
   world.driver("fw2").put("stranger", "of fw2");
   const auto before = world.driver("fw2").table;
   const auto source = world.driver("fw1").table;
@@ -62,7 +63,7 @@ TEST(Loopback, RollbackLeavesTheDestinationAsItWas) {
   world.pause();
   world.settle();
   ASSERT_EQ(world.state(), journal::READY);
-  world.resume_at_source();   // against the verdict
+  world.resume_at_source();  // against the verdict
   ASSERT_TRUE(reaches(world, journal::ROLLED_BACK));
   EXPECT_EQ(world.driver("fw2").table, before);
   EXPECT_EQ(world.driver("fw1").table, source);
@@ -111,7 +112,7 @@ TEST(Loopback, NoOutcomeIsInDoubtUntilResolved) {
   ASSERT_TRUE(reaches(world, journal::IN_DOUBT, 60s));
   world.som(som_event::Abort{1, world.migration().id(), "alice", ""});
   EXPECT_NE(world.replies.back().error, "");
-  world.run(600s);   // nothing expires
+  world.run(600s);  // nothing expires
   EXPECT_EQ(world.driver("fw2").table.size(), 5U);
   world.som(som_event::Resolve{2, world.migration().id(), common::v1::OUTCOME_AT_DESTINATION, "alice"});
   EXPECT_EQ(world.replies.back().error, "");
@@ -141,9 +142,12 @@ TEST_P(Restart, EndsAsTheOutcomeSays) {
   World world;
   const auto strike = [&, name = who](int moment) {
     if (moment != std::get<1>(GetParam())) return;
-    if (name == "som") world.restart_som();
-    else if (name == "gate") world.restart_gate();
-    else world.restart_agent(name);
+    if (name == "som")
+      world.restart_som();
+    else if (name == "gate")
+      world.restart_gate();
+    else
+      world.restart_agent(name);
   };
   fill(world.driver("fw1"), 300);
   world.announce();
@@ -177,7 +181,9 @@ TEST_P(Restart, EndsAsTheOutcomeSays) {
 
 INSTANTIATE_TEST_SUITE_P(All, Restart,
                          ::testing::Combine(::testing::Values("som", "fw1", "fw2", "gate"), ::testing::Range(0, 7)),
-                         [](const auto& test) { return std::get<0>(test.param) + std::to_string(std::get<1>(test.param)); });
+                         [](const auto& test) {
+                           return std::get<0>(test.param) + std::to_string(std::get<1>(test.param));
+                         });
 
 }  // namespace
 }  // namespace sami::protocol::test

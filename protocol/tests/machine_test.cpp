@@ -27,12 +27,13 @@ TEST(Soa, RefusesAnOlderEpoch) {
   auto& request = *message.mutable_get_ready();
   request.mutable_transfer()->set_migration_id("older");
   request.mutable_transfer()->set_subject_id("vm1");
-  request.mutable_transfer()->set_epoch(1);   // same epoch, another migration
+  request.mutable_transfer()->set_epoch(1);  // same epoch, another migration
   *request.mutable_subject() = world.announcement.subject();
   *request.mutable_plan() = world.announcement.transfers(0);
   std::string answer;
   world.lose_from_agent = [&](const std::string&, const if_m_a::v1::AgentMessage& m) {
-    if (m.has_feedback() && m.feedback().transfer().migration_id() == "older") answer = m.feedback().classes(0).findings(0).ShortDebugString();
+    if (m.has_feedback() && m.feedback().transfer().migration_id() == "older")
+      answer = m.feedback().classes(0).findings(0).ShortDebugString();
     return false;
   };
   world.agent("fw2", soa_event::FromMaster{message});
@@ -71,7 +72,7 @@ TEST(Soa, DestinationThatLostEverythingIsFilledAgain) {
   world.pause();
   world.settle();
   ASSERT_EQ(world.state(), journal::READY);
-  world.driver("fw2").table.clear();   // the host rebooted
+  world.driver("fw2").table.clear();  // the host rebooted
   world.restart_agent("fw2");
   world.run(5s);
   EXPECT_EQ(world.driver("fw2").table.size(), 10U);
@@ -180,7 +181,7 @@ TEST(Som, SourceThatWasNotReleasedIsALeftoverOfTheNextMigration) {
   ASSERT_TRUE(reaches(world, journal::DONE_WITH_LOSS, 100s));
   world.connect_agent("fw1");
   world.run(6s);
-  EXPECT_EQ(world.driver("fw1").table.size(), 5U);   // told to keep them
+  EXPECT_EQ(world.driver("fw1").table.size(), 5U);  // told to keep them
   ASSERT_EQ(world.master().subjects().size(), 1U);
   ASSERT_EQ(world.master().subjects()[0].record.holders_size(), 1);
   world.announcement.set_notification_id("n2");

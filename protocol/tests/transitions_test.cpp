@@ -25,7 +25,8 @@ Table read_table(const std::string& heading) {
     if (!inside || !line.starts_with("| ")) continue;
     std::vector<std::string> cells;
     const std::regex separator(" *\\| *");
-    for (std::sregex_token_iterator it(line.begin(), line.end(), separator, -1), end; it != end; ++it) cells.push_back(*it);
+    for (std::sregex_token_iterator it(line.begin(), line.end(), separator, -1), end; it != end; ++it)
+      cells.push_back(*it);
     if (cells.size() >= 4 && cells[1] != "state") rows.push_back(cells);
   }
   std::set<std::string> names;
