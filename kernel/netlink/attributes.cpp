@@ -36,15 +36,16 @@ Result<AttributeTable> AttributeTable::parse(Bytes bytes, std::string_view what)
     nlattr header{};
     std::memcpy(&header, bytes.data() + offset, kHeader);
     if (header.nla_len < kHeader || header.nla_len > bytes.size() - offset) {
-      return failure(ErrorKind::Corrupt, fmt::format("{}: attribute at octet {} has length {}, {} octets are left", what,
-                                                     offset, header.nla_len, bytes.size() - offset));
+      return failure(ErrorKind::Corrupt, fmt::format("{}: attribute at octet {} has length {}, {} octets are left",
+                                                     what, offset, header.nla_len, bytes.size() - offset));
     }
     const auto type = static_cast<std::uint16_t>(header.nla_type & NLA_TYPE_MASK);
     if (type <= kMaximumType) table.values_[type] = bytes.subspan(offset + kHeader, header.nla_len - kHeader);
     offset += std::min(aligned(header.nla_len), bytes.size() - offset);
   }
   if (offset != bytes.size()) {
-    return failure(ErrorKind::Corrupt, fmt::format("{}: {} octets after the last attribute", what, bytes.size() - offset));
+    return failure(ErrorKind::Corrupt,
+                   fmt::format("{}: {} octets after the last attribute", what, bytes.size() - offset));
   }
   return table;
 }

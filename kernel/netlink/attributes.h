@@ -43,11 +43,11 @@ class AttributeWriter {
  public:
   explicit AttributeWriter(std::vector<std::uint8_t>& buffer) : buffer_(buffer) {}
   void bytes(std::uint16_t type, Bytes value);
-  void string(std::uint16_t type, std::string_view value);   // with its terminating zero
+  void string(std::uint16_t type, std::string_view value);  // with its terminating zero
   void u8(std::uint16_t type, std::uint8_t value);
   void be16(std::uint16_t type, std::uint16_t value);
   void be32(std::uint16_t type, std::uint32_t value);
-  void host32(std::uint16_t type, std::uint32_t value);      // host order (CTA_FILTER_*)
+  void host32(std::uint16_t type, std::uint32_t value);  // host order (CTA_FILTER_*)
   // What `fill` writes is nested in type.
   void nest(std::uint16_t type, const std::function<void()>& fill);
 

@@ -22,29 +22,29 @@ namespace sami::netlink {
 
 // IPv4 addresses use the first 4 octets.
 struct IpAddress {
-  std::uint8_t family = 0;                    // AF_INET or AF_INET6; 0: none
+  std::uint8_t family = 0;  // AF_INET or AF_INET6; 0: none
   std::array<std::uint8_t, 16> octets{};
   friend auto operator<=>(const IpAddress&, const IpAddress&) = default;
 };
-std::string to_string(const IpAddress& address);      // as inet_ntop; "none" without a family
+std::string to_string(const IpAddress& address);  // as inet_ntop; "none" without a family
 std::optional<IpAddress> parse_address(const std::string& text);
 
 struct ConntrackTuple {
   IpAddress source, destination;
-  std::uint8_t protocol = 0;                  // IPPROTO_*
-  std::uint16_t source_port = 0;              // host order; ICMP, ICMPv6: id
-  std::uint16_t destination_port = 0;         // ICMP, ICMPv6: type << 8 | code
+  std::uint8_t protocol = 0;           // IPPROTO_*
+  std::uint16_t source_port = 0;       // host order; ICMP, ICMPv6: id
+  std::uint16_t destination_port = 0;  // ICMP, ICMPv6: type << 8 | code
   friend auto operator<=>(const ConntrackTuple&, const ConntrackTuple&) = default;
 };
-std::string to_string(const ConntrackTuple& tuple);   // "tcp 10.0.0.1:40000 -> 10.9.0.1:80"
+std::string to_string(const ConntrackTuple& tuple);  // "tcp 10.0.0.1:40000 -> 10.9.0.1:80"
 bool is_icmp(std::uint8_t protocol);
 // The tuple of the untranslated reply. An ICMP type that has no reply is left as it is.
 ConntrackTuple mirror(const ConntrackTuple& tuple);
 
 struct ConntrackTcp {
-  std::uint8_t state = 0;                     // enum tcp_conntrack
+  std::uint8_t state = 0;  // enum tcp_conntrack
   std::uint8_t scale_original = 0, scale_reply = 0;
-  std::uint8_t flags_original = 0, flags_reply = 0;   // IP_CT_TCP_FLAG_*
+  std::uint8_t flags_original = 0, flags_reply = 0;  // IP_CT_TCP_FLAG_*
   friend bool operator==(const ConntrackTcp&, const ConntrackTcp&) = default;
 };
 // The flags that another host may be told. MAXACK_SET (0x20) without the hidden td_maxack made a firewall drop a
@@ -54,11 +54,11 @@ inline constexpr std::uint8_t kTcpFlagsMask = 0x0f;
 // One entry as the kernel dumps it: reply is the translated tuple.
 struct ConntrackEntry {
   ConntrackTuple original, reply;
-  std::uint16_t zone = 0;                     // of both directions
-  std::uint32_t status = 0;                   // IPS_*
-  std::uint32_t timeout = 0;                  // seconds left
+  std::uint16_t zone = 0;     // of both directions
+  std::uint32_t status = 0;   // IPS_*
+  std::uint32_t timeout = 0;  // seconds left
   std::uint32_t mark = 0;
-  std::uint32_t id = 0;                       // CTA_ID, 0 when absent
+  std::uint32_t id = 0;  // CTA_ID, 0 when absent
   std::optional<ConntrackTcp> tcp;
   std::string helper;
   std::vector<std::uint8_t> labels;
@@ -71,12 +71,12 @@ struct ConntrackKey {
   friend auto operator<=>(const ConntrackKey&, const ConntrackKey&) = default;
 };
 ConntrackKey key_of(const ConntrackEntry& entry);
-std::uint64_t hash_value(const ConntrackKey& key);    // well mixed; not stable between versions
+std::uint64_t hash_value(const ConntrackKey& key);  // well mixed; not stable between versions
 
 // Each set field must match exactly. The kernel is told, and what it sends is checked again: an attribute that a kernel
 // does not know is silently ignored by it. There is no delete by filter for that reason: it would flush the table.
 struct ConntrackFilter {
-  std::uint8_t family = 0;                    // required
+  std::uint8_t family = 0;  // required
   std::optional<IpAddress> original_source, original_destination, reply_source, reply_destination;
   std::optional<std::uint16_t> zone;
 };
@@ -99,15 +99,15 @@ enum class ConntrackOperation {
 };
 struct ConntrackRequest {
   ConntrackOperation operation = ConntrackOperation::Create;
-  ConntrackEntry entry;                       // SetTimeout: original, zone, timeout; Delete: original, zone, id
+  ConntrackEntry entry;  // SetTimeout: original, zone, timeout; Delete: original, zone, id
 };
 
 // CTA_* payloads, without netlink headers. Pure; for the real table, tests and fuzzing.
 // Corrupt when it makes no sense, Unsupported for an entry whose zone is of one direction only.
 Result<ConntrackEntry> decode_entry(std::uint8_t family, std::span<const std::uint8_t> attributes);
-// The traps it takes care of: a translated entry is sent as its mirrored reply plus CTA_NAT_* (the translated reply alone
-// would lose the NAT silently), TCP flags with mask 0x0f, CTA_STATUS reduced to kImportableStatus (DYING gives EBUSY,
-// OFFLOAD is dropped), no CTA_NAT_*, CTA_HELP and CTA_LABELS in an update (EOPNOTSUPP).
+// The traps it takes care of: a translated entry is sent as its mirrored reply plus CTA_NAT_* (the translated reply
+// alone would lose the NAT silently), TCP flags with mask 0x0f, CTA_STATUS reduced to kImportableStatus (DYING gives
+// EBUSY, OFFLOAD is dropped), no CTA_NAT_*, CTA_HELP and CTA_LABELS in an update (EOPNOTSUPP).
 std::vector<std::uint8_t> encode_entry(const ConntrackEntry& entry, ConntrackOperation operation);
 // SEEN_REPLY, ASSURED, CONFIRMED.
 inline constexpr std::uint32_t kImportableStatus = 0x0e;
@@ -115,8 +115,8 @@ inline constexpr std::uint32_t kImportableStatus = 0x0e;
 class ConntrackTable {
  public:
   virtual ~ConntrackTable() = default;
-  // Calls sink for each entry that matches; order undefined. A resized table may show an entry twice. Entries whose zone
-  // is of one direction only are not shown.
+  // Calls sink for each entry that matches; order undefined. A resized table may show an entry twice. Entries whose
+  // zone is of one direction only are not shown.
   virtual Result<void> dump(const ConntrackFilter& filter, const std::function<void(const ConntrackEntry&)>& sink) = 0;
   // One result per key, in order; nullopt: not there. Only the original direction counts. Batched.
   virtual Result<std::vector<std::optional<ConntrackEntry>>> get(const std::vector<ConntrackKey>& keys) = 0;

@@ -13,7 +13,8 @@ namespace {
 Result<IpAddress> decode_address(const AttributeTable& table, std::uint8_t family, std::uint16_t type) {
   const std::size_t size = family == AF_INET ? 4 : 16;
   const auto value = table.get(type);
-  if (!value || value->size() != size) return failure(ErrorKind::Corrupt, "CTA_TUPLE_IP: an address is missing or short");
+  if (!value || value->size() != size)
+    return failure(ErrorKind::Corrupt, "CTA_TUPLE_IP: an address is missing or short");
   IpAddress address;
   address.family = family;
   std::copy(value->begin(), value->end(), address.octets.begin());
@@ -124,7 +125,8 @@ Result<void> decode_properties(const AttributeTable& table, ConntrackEntry& entr
 }  // namespace
 
 Result<ConntrackEntry> decode_entry(std::uint8_t family, std::span<const std::uint8_t> attributes) {
-  if (family != AF_INET && family != AF_INET6) return failure(ErrorKind::Corrupt, "conntrack entry of an unknown family");
+  if (family != AF_INET && family != AF_INET6)
+    return failure(ErrorKind::Corrupt, "conntrack entry of an unknown family");
   const auto table = AttributeTable::parse(attributes, "conntrack entry");
   if (!table) return tl::unexpected(table.error());
   const auto original = decode_tuple(family, table->get(CTA_TUPLE_ORIG));

@@ -25,8 +25,10 @@ void put_protocol(AttributeWriter& writer, const ConntrackTuple& tuple) {
   if (is_icmp(tuple.protocol)) {
     const bool version6 = tuple.source.family == AF_INET6;
     writer.be16(version6 ? CTA_PROTO_ICMPV6_ID : CTA_PROTO_ICMP_ID, tuple.source_port);
-    writer.u8(version6 ? CTA_PROTO_ICMPV6_TYPE : CTA_PROTO_ICMP_TYPE, static_cast<std::uint8_t>(tuple.destination_port >> 8));
-    writer.u8(version6 ? CTA_PROTO_ICMPV6_CODE : CTA_PROTO_ICMP_CODE, static_cast<std::uint8_t>(tuple.destination_port));
+    writer.u8(version6 ? CTA_PROTO_ICMPV6_TYPE : CTA_PROTO_ICMP_TYPE,
+              static_cast<std::uint8_t>(tuple.destination_port >> 8));
+    writer.u8(version6 ? CTA_PROTO_ICMPV6_CODE : CTA_PROTO_ICMP_CODE,
+              static_cast<std::uint8_t>(tuple.destination_port));
   } else {
     writer.be16(CTA_PROTO_SRC_PORT, tuple.source_port);
     writer.be16(CTA_PROTO_DST_PORT, tuple.destination_port);

@@ -30,7 +30,7 @@ class KernelConntrack : public Conntrack {
 
  private:
   KernelTable table_;
-  std::vector<std::uint64_t> silent_;          // hashes, sorted
+  std::vector<std::uint64_t> silent_;  // hashes, sorted
   int event_buffer_bytes_;
 };
 
@@ -74,7 +74,8 @@ Result<std::unique_ptr<Conntrack>> open_kernel_conntrack(const KernelConntrackOp
     for (const int family : {AF_INET, AF_INET6}) {
       ConntrackFilter filter;
       filter.family = static_cast<std::uint8_t>(family);
-      auto dumped = table.dump(filter, [&](const ConntrackEntry& entry) { silent.push_back(hash_value(key_of(entry))); });
+      auto dumped =
+          table.dump(filter, [&](const ConntrackEntry& entry) { silent.push_back(hash_value(key_of(entry))); });
       if (!dumped) return tl::unexpected(dumped.error());
     }
     std::sort(silent.begin(), silent.end());

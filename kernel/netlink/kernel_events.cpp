@@ -22,7 +22,8 @@ std::optional<EventKind> kind_of(const Message& message) {
 }  // namespace
 
 Result<std::unique_ptr<ConntrackEvents>> KernelEvents::subscribe(int buffer_bytes) {
-  auto socket = Socket::open(buffer_bytes, {NFNLGRP_CONNTRACK_NEW, NFNLGRP_CONNTRACK_UPDATE, NFNLGRP_CONNTRACK_DESTROY});
+  auto socket =
+      Socket::open(buffer_bytes, {NFNLGRP_CONNTRACK_NEW, NFNLGRP_CONNTRACK_UPDATE, NFNLGRP_CONNTRACK_DESTROY});
   if (!socket) return tl::unexpected(socket.error());
   return std::make_unique<KernelEvents>(std::move(*socket), static_cast<std::size_t>(buffer_bytes));
 }

@@ -45,7 +45,8 @@ Wire wire(ConntrackOperation operation) {
 
 }  // namespace
 
-void KernelTable::append(Batch& batch, std::uint16_t message, std::uint16_t flags, std::uint8_t family, Bytes attributes) {
+void KernelTable::append(Batch& batch, std::uint16_t message, std::uint16_t flags, std::uint8_t family,
+                         Bytes attributes) {
   if (batch.size == 0) batch.first_sequence = sequence_;
   append_request(batch.datagram, message_type(message), flags, sequence_++, family, attributes);
   ++batch.size;
@@ -167,7 +168,8 @@ Result<void> KernelTable::dump(const ConntrackFilter& filter, const std::functio
   });
   if (!end) return tl::unexpected(end.error());
   if (end->error != 0) {
-    return failure(ErrorKind::Failed, fmt::format("conntrack dump: {} {}", std::strerror(end->error), end->text), end->error);
+    return failure(ErrorKind::Failed, fmt::format("conntrack dump: {} {}", std::strerror(end->error), end->text),
+                   end->error);
   }
   return problem;
 }

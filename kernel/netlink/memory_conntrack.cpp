@@ -236,8 +236,8 @@ class Memory : public MemoryConntrack, private ConntrackTable {
   MemoryConntrackOptions options_;
   Entries entries_;
   std::map<ConntrackKey, ConntrackKey> replies_;
-  std::set<ConntrackKey> silent_;              // stood here when events were enabled
-  std::set<ConntrackKey> mute_;                // of those, the ones that still do
+  std::set<ConntrackKey> silent_;  // stood here when events were enabled
+  std::set<ConntrackKey> mute_;    // of those, the ones that still do
   std::vector<std::weak_ptr<Queue>> queues_;
   std::uint32_t next_id_ = 1;
   int create_error_ = 0;

@@ -14,10 +14,10 @@
 namespace sami::netlink {
 
 struct MemoryConntrackOptions {
-  std::size_t maximum_entries = 1U << 20;      // nf_conntrack_max; more: ENOMEM
-  std::size_t event_queue = 1U << 20;          // events a subscription holds; more are lost (ENOBUFS)
-  std::set<std::string> helpers = {"ftp"};     // others: EOPNOTSUPP
-  bool keeps_labels = false;                   // the kernel keeps them only when a rule uses `ct label`
+  std::size_t maximum_entries = 1U << 20;   // nf_conntrack_max; more: ENOMEM
+  std::size_t event_queue = 1U << 20;       // events a subscription holds; more are lost (ENOBUFS)
+  std::set<std::string> helpers = {"ftp"};  // others: EOPNOTSUPP
+  bool keeps_labels = false;                // the kernel keeps them only when a rule uses `ct label`
 };
 
 class MemoryConntrack : public Conntrack {
@@ -31,8 +31,8 @@ class MemoryConntrack : public Conntrack {
   // Time passes: timeouts run down, entries end.
   virtual void advance(std::uint32_t seconds) = 0;
   // ---- what goes wrong
-  virtual void overrun_events() = 0;           // every subscription loses events
-  virtual void fail_creates(int error) = 0;    // every Create from now on; 0: none
+  virtual void overrun_events() = 0;         // every subscription loses events
+  virtual void fail_creates(int error) = 0;  // every Create from now on; 0: none
 };
 
 std::unique_ptr<MemoryConntrack> make_memory_conntrack(MemoryConntrackOptions options = {});

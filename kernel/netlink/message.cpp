@@ -74,8 +74,8 @@ Result<NetfilterMessage> parse_netfilter(const Message& message) {
   return NetfilterMessage{header.nfgen_family, message.payload.subspan(sizeof header)};
 }
 
-void append_request(std::vector<std::uint8_t>& datagram, std::uint16_t type, std::uint16_t flags, std::uint32_t sequence,
-                    std::uint8_t family, Bytes attributes) {
+void append_request(std::vector<std::uint8_t>& datagram, std::uint16_t type, std::uint16_t flags,
+                    std::uint32_t sequence, std::uint8_t family, Bytes attributes) {
   const nfgenmsg netfilter{family, NFNETLINK_V0, 0};
   nlmsghdr header{};
   header.nlmsg_len = static_cast<std::uint32_t>(kHeader + sizeof netfilter + attributes.size());

@@ -18,7 +18,7 @@ struct Message {
   std::uint16_t flags = 0;
   std::uint32_t sequence = 0;
   std::uint32_t port = 0;
-  Bytes payload;                               // after struct nlmsghdr
+  Bytes payload;  // after struct nlmsghdr
 };
 
 // Calls sink for each message of the datagram. Corrupt when a length does not fit; what came before has been given.
@@ -39,7 +39,7 @@ struct NetfilterMessage {
 Result<NetfilterMessage> parse_netfilter(const Message& message);
 
 // Appends one nfnetlink request to a datagram. NLM_F_REQUEST is set.
-void append_request(std::vector<std::uint8_t>& datagram, std::uint16_t type, std::uint16_t flags, std::uint32_t sequence,
-                    std::uint8_t family, Bytes attributes);
+void append_request(std::vector<std::uint8_t>& datagram, std::uint16_t type, std::uint16_t flags,
+                    std::uint32_t sequence, std::uint8_t family, Bytes attributes);
 
 }  // namespace sami::netlink

@@ -33,7 +33,10 @@ struct Context {
 class ConnectionTrackingDriver : public Driver {
  public:
   ConnectionTrackingDriver(netlink::Conntrack& conntrack, ConnectionTrackingConfig config, const Clock& clock)
-      : conntrack_(conntrack), config_(std::move(config)), clock_(clock), follower_(conntrack, config_.maximum_changes) {}
+      : conntrack_(conntrack),
+        config_(std::move(config)),
+        clock_(clock),
+        follower_(conntrack, config_.maximum_changes) {}
 
   DriverProfile profile() const override;
   Result<Preparation> prepare(const Scope& scope) override;
@@ -83,8 +86,12 @@ DriverProfile ConnectionTrackingDriver::profile() const {
   profile.representation = "ctnetlink/1";
   profile.capacity = config_.capacity;
   profile.needs_barrier = false;
-  profile.not_carried = {"TCP windows (imported BE_LIBERAL)", "packet and byte counters", "start time", "expectations",
-                         "sequence adjustment", "protocols other than TCP, UDP and ICMP"};
+  profile.not_carried = {"TCP windows (imported BE_LIBERAL)",
+                         "packet and byte counters",
+                         "start time",
+                         "expectations",
+                         "sequence adjustment",
+                         "protocols other than TCP, UDP and ICMP"};
   profile.capabilities = {"CAP_NET_ADMIN"};
   return profile;
 }
@@ -101,14 +108,15 @@ Result<Context> ConnectionTrackingDriver::context_of(const Scope& scope) const {
 }
 
 Result<std::vector<ConntrackKey>> ConnectionTrackingDriver::kernel_keys(const Context& context,
-                                                                         const std::vector<Key>& keys) const {
+                                                                        const std::vector<Key>& keys) const {
   std::vector<ConntrackKey> kernel;
   for (const auto& key : keys) {
     const auto parts = decode_key(key);
     if (!parts) return tl::unexpected(parts.error());
     const auto zone = context.zones->find(parts->vn_name);
     if (zone == context.zones->end()) {
-      return failure(ErrorKind::Unsupported, fmt::format("VN {} has no zone in context {}", parts->vn_name, context.name));
+      return failure(ErrorKind::Unsupported,
+                     fmt::format("VN {} has no zone in context {}", parts->vn_name, context.name));
     }
     kernel.push_back({parts->original, zone->second});
   }
@@ -137,8 +145,10 @@ Result<std::uint64_t> ConnectionTrackingDriver::delete_entries(const std::vector
   for (std::size_t i = 0; i < errors->size(); ++i) {
     if (errors->at(i) == 0) ++deleted;
     if (errors->at(i) != 0 && errors->at(i) != ENOENT) {
-      return failure(ErrorKind::Failed, fmt::format("{}: cannot be deleted: {}", to_string(entries[i].original),
-                                                    std::strerror(errors->at(i))), errors->at(i));
+      return failure(
+          ErrorKind::Failed,
+          fmt::format("{}: cannot be deleted: {}", to_string(entries[i].original), std::strerror(errors->at(i))),
+          errors->at(i));
     }
   }
   return deleted;
@@ -154,15 +164,15 @@ Result<Preparation> ConnectionTrackingDriver::prepare(const Scope& scope) {
     return preparation;
   }
   if (context->match.empty()) {
-    preparation.findings.push_back(finding(
-        common::FINDING_UNSUPPORTED,
-        fmt::format("no virtual network of {} has a zone in context {}", scope.subject.id(), context->name)));
+    preparation.findings.push_back(
+        finding(common::FINDING_UNSUPPORTED,
+                fmt::format("no virtual network of {} has a zone in context {}", scope.subject.id(), context->name)));
     return preparation;
   }
   if (ledger_.size() >= config_.capacity) ledger_.expire(clock_.now());
   if (ledger_.size() >= config_.capacity) {
-    preparation.findings.push_back(
-        finding(common::FINDING_NO_CAPACITY, fmt::format("{} records of open migrations are the limit", config_.capacity)));
+    preparation.findings.push_back(finding(
+        common::FINDING_NO_CAPACITY, fmt::format("{} records of open migrations are the limit", config_.capacity)));
     return preparation;
   }
   const auto present = entries_of(*context);
@@ -220,7 +230,8 @@ Result<std::vector<InstallResult>> ConnectionTrackingDriver::install(const Scope
                                                                      const std::vector<InstallItem>& items) {
   const auto context = context_of(scope);
   if (!context) return tl::unexpected(context.error());
-  return Installer(conntrack_.table(), config_, ledger_, scope, context->name, *context->zones, context->match, clock_.now())
+  return Installer(conntrack_.table(), config_, ledger_, scope, context->name, *context->zones, context->match,
+                   clock_.now())
       .install(items);
 }
 

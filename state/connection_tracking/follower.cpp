@@ -44,8 +44,8 @@ void Follower::unfollow(const Scope& scope) {
 Result<Changes> Follower::changes(const Scope& scope) {
   const auto at = followed_.find(id_of(scope));
   if (at == followed_.end()) {
-    return failure(ErrorKind::InvalidInput, fmt::format("transfer {} of migration {} is not followed", scope.transfer,
-                                                        scope.migration_id));
+    return failure(ErrorKind::InvalidInput,
+                   fmt::format("transfer {} of migration {} is not followed", scope.transfer, scope.migration_id));
   }
   if (auto taken = take_events(); !taken) return tl::unexpected(taken.error());
   Followed& followed = at->second;

@@ -1,7 +1,7 @@
 // Which keys changed, per followed scope: one event subscription for all, alive only while somebody follows.
 //
-// Entries that stood here before events were enabled emit none (netlink::Conntrack::is_silent): those of a scope are read
-// and compared at each changes(), so that only real changes are told.
+// Entries that stood here before events were enabled emit none (netlink::Conntrack::is_silent): those of a scope are
+// read and compared at each changes(), so that only real changes are told.
 #pragma once
 
 #include <map>

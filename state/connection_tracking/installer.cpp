@@ -37,7 +37,7 @@ Result<std::vector<InstallResult>> Installer::install(const std::vector<InstallI
 Result<void> Installer::run(std::vector<Work>& works) {
   if (works.empty()) return {};
   std::vector<ConntrackKey> keys;
-  std::vector<std::size_t> known;              // what may stand here as ours is looked at first
+  std::vector<std::size_t> known;  // what may stand here as ours is looked at first
   for (std::size_t i = 0; i < works.size(); ++i) {
     if (!works[i].item->ours) continue;
     keys.push_back(netlink::key_of(works[i].wanted));
@@ -84,7 +84,9 @@ void Installer::plan(Work& work, const std::optional<ConntrackEntry>& current) {
   const bool moved = scope_.conflict_rule == common::CONFLICT_RULE_MOVED;
   const std::uint32_t standing = current->status & netlink::kImportableStatus;
   const bool loses_status = (standing & ~work.wanted.status) != 0;
-  if (current->reply != work.wanted.reply || (loses_status && !moved)) {
+  // What an update cannot change.
+  const bool other = current->reply != work.wanted.reply || current->helper != work.wanted.helper;
+  if (other || (loses_status && !moved)) {
     replace(work, *current, InstallOutcome::Updated);
     return;
   }
@@ -124,7 +126,8 @@ Result<std::vector<Installer::Work*>> Installer::send(std::vector<Work>& works) 
   planned_ = 0;
   std::vector<netlink::ConntrackRequest> restore;
   for (const Work& work : works) {
-    if (work.previous && !succeeded(work.result->outcome)) restore.push_back({ConntrackOperation::Create, *work.previous});
+    if (work.previous && !succeeded(work.result->outcome))
+      restore.push_back({ConntrackOperation::Create, *work.previous});
   }
   if (auto restored = table_.apply(restore); !restored) return tl::unexpected(restored.error());
   for (Work& work : works) work.previous.reset();
@@ -156,13 +159,15 @@ Result<void> Installer::resolve(const std::vector<Work*>& blocked) {
       replace(work, *standing, InstallOutcome::Replaced);
     } else if (standing) {
       work.result->outcome = InstallOutcome::Conflict;
-      work.result->detail = fmt::format("{}: another entry stands here, translated to {}", name, to_string(standing->reply));
+      work.result->detail =
+          fmt::format("{}: another entry stands here, translated to {}", name, to_string(standing->reply));
     } else if (work.vanished) {
       work.success = InstallOutcome::Installed;
       request(work, ConntrackOperation::Create, work.wanted);
     } else {
       work.result->outcome = InstallOutcome::Conflict;
-      work.result->detail = fmt::format("{}: another connection has its translation {}", name, to_string(work.wanted.reply));
+      work.result->detail =
+          fmt::format("{}: another connection has its translation {}", name, to_string(work.wanted.reply));
     }
   }
   return {};
@@ -193,9 +198,9 @@ void Installer::finish(Work& work, int error) {
     return;
   }
   const bool full = error == ENOMEM || error == ENFILE || error == ENOSPC;
-  result.outcome = full                   ? InstallOutcome::NoCapacity
+  result.outcome = full                  ? InstallOutcome::NoCapacity
                    : error == EOPNOTSUPP ? InstallOutcome::Unsupported
-                                          : InstallOutcome::Failed;
+                                         : InstallOutcome::Failed;
   result.reduced = false;
   result.detail = fmt::format("{}: {}", to_string(work.wanted.original), std::strerror(error));
 }

@@ -18,8 +18,14 @@ class Installer {
  public:
   Installer(netlink::ConntrackTable& table, const ConnectionTrackingConfig& config, Ledger& ledger, const Scope& scope,
             std::string context, const Zones& zones, const ScopeMatch& match, Instant now)
-      : table_(table), config_(config), ledger_(ledger), scope_(scope), context_(std::move(context)), zones_(zones),
-        match_(match), now_(now) {}
+      : table_(table),
+        config_(config),
+        ledger_(ledger),
+        scope_(scope),
+        context_(std::move(context)),
+        zones_(zones),
+        match_(match),
+        now_(now) {}
 
   Result<std::vector<InstallResult>> install(const std::vector<InstallItem>& items);
 
@@ -30,11 +36,11 @@ class Installer {
     InstallResult* result = nullptr;
     netlink::ConntrackEntry wanted;
     std::uint32_t recorded_timeout = 0;
-    std::optional<netlink::ConntrackEntry> previous;     // what was deleted to make room
+    std::optional<netlink::ConntrackEntry> previous;  // what was deleted to make room
     InstallOutcome success = InstallOutcome::Installed;
-    std::size_t last_request = 0;                        // its errno is the work's
-    bool pending = false;                                // has requests in this round
-    bool vanished = false;                               // ended between being looked at and being updated
+    std::size_t last_request = 0;  // its errno is the work's
+    bool pending = false;          // has requests in this round
+    bool vanished = false;         // ended between being looked at and being updated
   };
 
   // Fills the result and returns nothing when the item needs no kernel.
@@ -63,7 +69,7 @@ class Installer {
   const ScopeMatch& match_;
   Instant now_;
   std::vector<netlink::ConntrackRequest> requests_;
-  std::size_t planned_ = 0;                              // creations in requests_
+  std::size_t planned_ = 0;  // creations in requests_
 };
 
 }  // namespace sami::state::connection_tracking

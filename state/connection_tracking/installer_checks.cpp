@@ -135,7 +135,8 @@ bool Installer::check_translation(const ConntrackEntry& entry, InstallResult& re
   };
   // The peer answers to the translated source.
   if (entry.reply.destination != entry.original.source && !is_ours(entry.reply.destination)) return false;
-  // The peer calls the subject by the original destination. Where the subject is the caller, its packets come by anyway.
+  // The peer calls the subject by the original destination. Where the subject is the caller, its packets come by
+  // anyway.
   const bool responds = match_.responds(entry.original, entry.reply);
   return !responds || entry.original.destination == entry.reply.source || is_ours(entry.original.destination);
 }

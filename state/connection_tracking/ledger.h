@@ -13,8 +13,8 @@
 namespace sami::state::connection_tracking {
 
 struct Held {
-  std::uint32_t recorded = 0;                  // seconds: as it was at the source
-  std::uint32_t given = 0;                     // seconds: as it was installed
+  std::uint32_t recorded = 0;  // seconds: as it was at the source
+  std::uint32_t given = 0;     // seconds: as it was installed
   Instant since;
 };
 

@@ -21,9 +21,9 @@ using netlink::IpAddress;
 constexpr std::size_t kMaximumBody = 4096;
 constexpr std::size_t kMaximumName = 64;
 constexpr std::uint32_t kMaximumTimeout = 7 * 24 * 3600;
-constexpr std::uint32_t kMaximumScale = 14;        // RFC 7323 section 2.3
-constexpr std::size_t kMaximumHelper = 15;         // NF_CT_HELPER_NAME_LEN with its zero
-constexpr std::size_t kMaximumLabels = 16;         // NF_CT_LABELS_MAX_SIZE
+constexpr std::uint32_t kMaximumScale = 14;  // RFC 7323 section 2.3
+constexpr std::size_t kMaximumHelper = 15;   // NF_CT_HELPER_NAME_LEN with its zero
+constexpr std::size_t kMaximumLabels = 16;   // NF_CT_LABELS_MAX_SIZE
 
 tl::unexpected<Error> invalid(const std::string& what) {
   return failure(ErrorKind::InvalidInput, "connection_tracking record: " + what);
@@ -31,7 +31,9 @@ tl::unexpected<Error> invalid(const std::string& what) {
 
 std::size_t size_of(const IpAddress& address) { return address.family == AF_INET ? 4 : 16; }
 
-std::string octets(const IpAddress& address) { return {address.octets.begin(), address.octets.begin() + size_of(address)}; }
+std::string octets(const IpAddress& address) {
+  return {address.octets.begin(), address.octets.begin() + size_of(address)};
+}
 
 IpAddress address_of(const char* data, std::size_t size) {
   IpAddress address;
@@ -91,16 +93,20 @@ Result<void> decode_properties(const v1::Connection& in, netlink::ConntrackEntry
   entry.status = in.status() & kRecordedStatus;
   entry.timeout = std::clamp(in.timeout_seconds(), 1U, kMaximumTimeout);
   entry.mark = in.mark();
-  if (in.has_tcp() != (entry.original.protocol == IPPROTO_TCP)) return invalid("tcp: expected with protocol 6, and only there");
+  if (in.has_tcp() != (entry.original.protocol == IPPROTO_TCP))
+    return invalid("tcp: expected with protocol 6, and only there");
   if (in.has_tcp()) {
     auto tcp = decode_tcp(in.tcp());
     if (!tcp) return tl::unexpected(tcp.error());
     entry.tcp = *tcp;
   }
-  if (in.labels().size() > kMaximumLabels || in.labels().size() % 4 != 0) return invalid("labels: expected 0, 4, 8, 12 or 16 octets");
+  if (in.labels().size() > kMaximumLabels || in.labels().size() % 4 != 0)
+    return invalid("labels: expected 0, 4, 8, 12 or 16 octets");
   entry.labels.assign(in.labels().begin(), in.labels().end());
-  const bool printable = std::all_of(in.helper().begin(), in.helper().end(), [](char c) { return c > ' ' && c <= '~'; });
-  if (in.helper().size() > kMaximumHelper || !printable) return invalid("helper: expected at most 15 printable characters");
+  const bool printable =
+      std::all_of(in.helper().begin(), in.helper().end(), [](char c) { return c > ' ' && c <= '~'; });
+  if (in.helper().size() > kMaximumHelper || !printable)
+    return invalid("helper: expected at most 15 printable characters");
   entry.helper = in.helper();
   return {};
 }
@@ -151,7 +157,8 @@ std::string encode_body(const Connection& connection) {
     tcp.set_flags_original(entry.tcp->flags_original & netlink::kTcpFlagsMask);
     tcp.set_flags_reply(entry.tcp->flags_reply & netlink::kTcpFlagsMask);
   }
-  const bool labelled = std::any_of(entry.labels.begin(), entry.labels.end(), [](std::uint8_t octet) { return octet != 0; });
+  const bool labelled =
+      std::any_of(entry.labels.begin(), entry.labels.end(), [](std::uint8_t octet) { return octet != 0; });
   if (labelled) out.set_labels(entry.labels.data(), entry.labels.size());
   out.set_helper(entry.helper);
   return out.SerializeAsString();
@@ -247,7 +254,8 @@ Digest digest_of(const Connection& connection) {
   hash.add(entry.helper);
   if (entry.tcp) {
     const ConntrackTcp tcp = normal_tcp(*entry.tcp);
-    for (const std::uint8_t field : {tcp.state, tcp.scale_original, tcp.scale_reply, tcp.flags_original, tcp.flags_reply}) {
+    for (const std::uint8_t field :
+         {tcp.state, tcp.scale_original, tcp.scale_reply, tcp.flags_original, tcp.flags_reply}) {
       hash.add(field);
     }
   }

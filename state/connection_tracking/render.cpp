@@ -33,8 +33,8 @@ std::string tcp_state_name(std::uint8_t state) {
 std::string tuple_text(const ConntrackTuple& tuple) {
   const std::string addresses = fmt::format("src={} dst={}", to_string(tuple.source), to_string(tuple.destination));
   if (netlink::is_icmp(tuple.protocol)) {
-    return fmt::format("{} type={} code={} id={}", addresses, tuple.destination_port >> 8, tuple.destination_port & 0xff,
-                       tuple.source_port);
+    return fmt::format("{} type={} code={} id={}", addresses, tuple.destination_port >> 8,
+                       tuple.destination_port & 0xff, tuple.source_port);
   }
   return fmt::format("{} sport={} dport={}", addresses, tuple.source_port, tuple.destination_port);
 }

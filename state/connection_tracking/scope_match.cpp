@@ -56,7 +56,8 @@ Result<ScopeMatch> ScopeMatch::make(const Scope& scope, const Zones& zones) {
     made.zone = zone->second;
     for (const auto& octets : interface.addresses()) {
       const auto address = read_address(octets);
-      if (!address) return failure(ErrorKind::InvalidInput, fmt::format("subject: an address of {} octets", octets.size()));
+      if (!address)
+        return failure(ErrorKind::InvalidInput, fmt::format("subject: an address of {} octets", octets.size()));
       made.addresses.push_back(*address);
     }
     for (const auto& prefix : interface.learned_within()) {
@@ -65,8 +66,8 @@ Result<ScopeMatch> ScopeMatch::make(const Scope& scope, const Zones& zones) {
       made.learned_within.push_back(*read);
     }
   }
-  for (const auto& [prefixes, into] : {std::pair(&scope.peers.include(), &match.include_),
-                                       std::pair(&scope.peers.exclude(), &match.exclude_)}) {
+  for (const auto& [prefixes, into] :
+       {std::pair(&scope.peers.include(), &match.include_), std::pair(&scope.peers.exclude(), &match.exclude_)}) {
     for (const auto& prefix : *prefixes) {
       auto read = read_prefix(prefix, "peers");
       if (!read) return tl::unexpected(read.error());
@@ -88,7 +89,8 @@ bool ScopeMatch::takes(const Interface& interface, const ConntrackTuple& origina
   return interface.has(reply.source) && selects(original.source);
 }
 
-const std::string* ScopeMatch::vn_of(const ConntrackTuple& original, const ConntrackTuple& reply, std::uint16_t zone) const {
+const std::string* ScopeMatch::vn_of(const ConntrackTuple& original, const ConntrackTuple& reply,
+                                     std::uint16_t zone) const {
   for (const auto& interface : interfaces_) {
     if (interface.zone == zone && takes(interface, original, reply)) return &interface.vn_name;
   }
@@ -103,14 +105,15 @@ bool ScopeMatch::takes(const std::string& vn_name, const ConntrackTuple& origina
 
 bool ScopeMatch::responds(const ConntrackTuple& original, const ConntrackTuple& reply) const {
   const auto any_has = [&](const IpAddress& address) {
-    return std::any_of(interfaces_.begin(), interfaces_.end(), [&](const auto& interface) { return interface.has(address); });
+    return std::any_of(interfaces_.begin(), interfaces_.end(),
+                       [&](const auto& interface) { return interface.has(address); });
   };
   return !any_has(original.source) && any_has(reply.source);
 }
 
 std::vector<ConntrackFilter> ScopeMatch::filters() const {
   std::vector<ConntrackFilter> filters;
-  std::set<std::pair<std::uint16_t, std::uint8_t>> whole;       // zone and family that are dumped unfiltered
+  std::set<std::pair<std::uint16_t, std::uint8_t>> whole;  // zone and family that are dumped unfiltered
   for (const auto& interface : interfaces_) {
     for (const auto& prefix : interface.learned_within) {
       if (!whole.emplace(interface.zone, prefix.address.family).second) continue;

@@ -13,7 +13,7 @@
 
 namespace sami::state::connection_tracking {
 
-using Zones = std::map<std::string, std::uint16_t>;      // VN name -> conntrack zone
+using Zones = std::map<std::string, std::uint16_t>;  // VN name -> conntrack zone
 
 class ScopeMatch {
  public:
@@ -24,7 +24,8 @@ class ScopeMatch {
   const std::string* vn_of(const netlink::ConntrackTuple& original, const netlink::ConntrackTuple& reply,
                            std::uint16_t zone) const;
   // The same for one VN, whatever its zone.
-  bool takes(const std::string& vn_name, const netlink::ConntrackTuple& original, const netlink::ConntrackTuple& reply) const;
+  bool takes(const std::string& vn_name, const netlink::ConntrackTuple& original,
+             const netlink::ConntrackTuple& reply) const;
 
   // The subject is the connection's responder only, not its originator.
   bool responds(const netlink::ConntrackTuple& original, const netlink::ConntrackTuple& reply) const;

@@ -1,4 +1,6 @@
 // Canonical records, as a source may send them, into the driver of a destination: what it says is what is there.
+#include <google/protobuf/stubs/logging.h>
+
 #include "state/connection_tracking/render.h"
 #include "tests/fuzz/inputs.h"
 
@@ -9,12 +11,14 @@ namespace {
 
 void parse_only(const std::string& body) {
   const auto decoded = decode_body(body);
-  if (render_text(body).has_value() != decoded.has_value() || render_json(body).has_value() != decoded.has_value()) fuzz::broken();
+  if (render_text(body).has_value() != decoded.has_value() || render_json(body).has_value() != decoded.has_value())
+    fuzz::broken("text, JSON and decoding disagree");
   if (!decoded) return;
   const auto again = decode_body(encode_body(*decoded));
-  if (!again || digest_of(*again) != digest_of(*decoded)) fuzz::broken();
+  if (!again || digest_of(*again) != digest_of(*decoded)) fuzz::broken("a record encodes to another");
   const auto key = encode_key({decoded->vn_name, decoded->entry.original});
-  if (const auto parts = decode_key(key); !parts || parts->original != decoded->entry.original) fuzz::broken();
+  if (const auto parts = decode_key(key); !parts || parts->original != decoded->entry.original)
+    fuzz::broken("a key decodes to another");
 }
 
 state::InstallItem item_of(fuzz::Input& input) {
@@ -34,25 +38,33 @@ state::InstallItem item_of(fuzz::Input& input) {
   return item;
 }
 
-void install_one(state::Driver& driver, netlink::Conntrack& conntrack, const state::Scope& scope, const state::InstallItem& item) {
+void install_one(state::Driver& driver, netlink::Conntrack& conntrack, const state::Scope& scope,
+                 const state::InstallItem& item) {
   using state::InstallOutcome;
   const auto before = conntrack.table().count().value();
   const auto results = driver.install(scope, {item});
-  if (!results || results->size() != 1) fuzz::broken();
+  if (!results || results->size() != 1) fuzz::broken("install answers something else");
   const auto& result = results->at(0);
   const auto after = conntrack.table().count().value();
-  if (!succeeded(result.outcome) && before != after) fuzz::broken();
-  if (result.outcome == InstallOutcome::Removed && item.record.gone == false) fuzz::broken();
+  if (!succeeded(result.outcome) && before != after) fuzz::broken("a failed item leaves a trace");
+  if (result.outcome == InstallOutcome::Removed && item.record.gone == false)
+    fuzz::broken("only what is gone is removed");
   const bool placed = result.outcome == InstallOutcome::Installed || result.outcome == InstallOutcome::Updated ||
                       result.outcome == InstallOutcome::Replaced;
   if (!placed) return;
   const auto read = driver.read(scope, {item.record.key});
-  if (!read || read->at(0).gone) fuzz::broken();
-  const bool kept_status = scope.conflict_rule == state::common::CONFLICT_RULE_MOVED && result.outcome == InstallOutcome::Updated;
-  if (!kept_status && read->at(0).digest != result.digest) fuzz::broken();
+  if (!read || read->at(0).gone) fuzz::broken("what was installed is not there");
+  const bool kept_status =
+      scope.conflict_rule == state::common::CONFLICT_RULE_MOVED && result.outcome == InstallOutcome::Updated;
+  if (!kept_status && read->at(0).digest != result.digest) fuzz::broken("what was installed reads back differently");
 }
 
 }  // namespace
+
+extern "C" int LLVMFuzzerInitialize(int*, char***) {
+  google::protobuf::SetLogHandler(nullptr);
+  return 0;
+}
 
 extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size) {
   fuzz::Input input(data, size);
@@ -72,6 +84,6 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
   if (mode & 2) scope.conflict_rule = state::common::CONFLICT_RULE_MOVED;
   for (int items = 0; items < 64 && !input.empty(); ++items) install_one(*driver, *conntrack, scope, item_of(input));
   const auto swept = driver->sweep(scope);
-  if (!swept || conntrack->table().count().value() != 0) fuzz::broken();
+  if (!swept || conntrack->table().count().value() != 0) fuzz::broken("the sweep leaves something");
   return 0;
 }

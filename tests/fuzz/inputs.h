@@ -4,6 +4,7 @@
 #include <netinet/in.h>
 
 #include <cstdint>
+#include <cstdio>
 #include <cstdlib>
 #include <span>
 #include <string>
@@ -37,7 +38,10 @@ class Input {
   std::span<const std::uint8_t> bytes_;
 };
 
-[[noreturn]] inline void broken() { std::abort(); }
+[[noreturn]] inline void broken(const char* what) {
+  std::fprintf(stderr, "broken: %s\n", what);
+  std::abort();
+}
 
 // Few addresses and ports, so that connections meet.
 inline netlink::IpAddress address(std::uint8_t choice) {
@@ -61,7 +65,8 @@ inline state::connection_tracking::Connection connection(Input& input) {
   entry.timeout = input.octet();
   entry.mark = input.octet() % 2;
   if (entry.original.protocol == IPPROTO_TCP) {
-    entry.tcp = netlink::ConntrackTcp{static_cast<std::uint8_t>(input.octet() % 11), static_cast<std::uint8_t>(input.octet() % 16),
+    entry.tcp = netlink::ConntrackTcp{static_cast<std::uint8_t>(input.octet() % 11),
+                                      static_cast<std::uint8_t>(input.octet() % 16),
                                       static_cast<std::uint8_t>(input.octet() % 16), input.octet(), input.octet()};
   }
   if (input.octet() % 16 == 0) entry.helper = input.octet() % 2 ? "ftp" : "other";

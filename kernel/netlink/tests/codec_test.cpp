@@ -74,13 +74,13 @@ TEST(ConntrackCodec, NeverSendsWhatHurts) {
 TEST(ConntrackCodec, RefusesGarbage) {
   const auto payload = encode_entry(tcp("10.0.0.1", 1, "10.9.0.1", 2), ConntrackOperation::Create);
   for (std::size_t length = 0; length < payload.size(); ++length) {
-    (void)decode_entry(AF_INET, Bytes(payload.data(), length));   // must not read beyond
+    (void)decode_entry(AF_INET, Bytes(payload.data(), length));  // must not read beyond
   }
   EXPECT_FALSE(decode_entry(AF_INET, Bytes(payload.data(), payload.size() - 3)));
   EXPECT_FALSE(decode_entry(AF_INET6, payload));
   EXPECT_FALSE(decode_entry(AF_UNSPEC, payload));
   auto broken = payload;
-  broken[0] = 3;                                                  // shorter than its own header
+  broken[0] = 3;  // shorter than its own header
   EXPECT_EQ(decode_entry(AF_INET, broken).error().kind, ErrorKind::Corrupt);
   broken[0] = 0xff;
   broken[1] = 0xff;

@@ -50,7 +50,8 @@ class ConntrackConformance : public testing::TestWithParam<Twin> {
 
   std::vector<ConntrackKey> dump(const ConntrackFilter& filter) {
     std::vector<ConntrackKey> keys;
-    const auto dumped = conntrack_->table().dump(filter, [&](const ConntrackEntry& entry) { keys.push_back(key_of(entry)); });
+    const auto dumped =
+        conntrack_->table().dump(filter, [&](const ConntrackEntry& entry) { keys.push_back(key_of(entry)); });
     EXPECT_TRUE(dumped) << dumped.error().message;
     std::sort(keys.begin(), keys.end());
     return keys;

@@ -25,7 +25,8 @@ TEST(KernelConntrack, EnablesEventsAndRemembersWhoWasThereBefore) {
     auto first = open_kernel_conntrack();
     ASSERT_TRUE(first) << first.error().message;
     std::ofstream(kSysctl) << 0;
-    ASSERT_EQ((*first)->table().apply({{ConntrackOperation::Create, old}}).value_or(std::vector<int>{-1}), std::vector<int>{0});
+    ASSERT_EQ((*first)->table().apply({{ConntrackOperation::Create, old}}).value_or(std::vector<int>{-1}),
+              std::vector<int>{0});
   }
   auto conntrack = open_kernel_conntrack();
   ASSERT_TRUE(conntrack) << conntrack.error().message;
@@ -38,7 +39,8 @@ TEST(KernelConntrack, EnablesEventsAndRemembersWhoWasThereBefore) {
   ASSERT_TRUE(events) << events.error().message;
   auto& table = (*conntrack)->table();
   ConntrackEntry gone = table.get({key_of(old)})->at(0).value();
-  ASSERT_EQ(table.apply({{ConntrackOperation::Create, young}, {ConntrackOperation::Delete, gone}}).value_or(std::vector<int>{}),
+  ASSERT_EQ(table.apply({{ConntrackOperation::Create, young}, {ConntrackOperation::Delete, gone}})
+                .value_or(std::vector<int>{}),
             (std::vector<int>{0, 0}));
   const auto seen = (*events)->drain();
   ASSERT_TRUE(seen) << seen.error().message;

@@ -12,7 +12,7 @@ class NetworkNamespace {
   NetworkNamespace(const NetworkNamespace&) = delete;
   NetworkNamespace& operator=(const NetworkNamespace&) = delete;
   bool usable() const { return reason_.empty(); }
-  const std::string& reason() const { return reason_; }      // why it is not usable
+  const std::string& reason() const { return reason_; }  // why it is not usable
 
  private:
   int home_ = -1;

@@ -33,8 +33,8 @@ TEST_F(AtDestination, WhatIsInstalledReadsBackTheSame) {
   half_open.tcp = ConntrackTcp{TCP_CONNTRACK_SYN_SENT, 7, 0, 0x23, 0};
   ConntrackEntry no_scaling = tcp("10.0.0.1", 40002, "198.51.100.7", 443);
   no_scaling.tcp = ConntrackTcp{TCP_CONNTRACK_ESTABLISHED, 0, 0, 0x22, 0x20};
-  for (const auto& entry : {out, half_open, no_scaling, source_nat("192.0.2.1", 20001),
-                            destination_nat("192.0.2.1"), udp("10.0.0.1", 1, "198.51.100.7", 53)}) {
+  for (const auto& entry : {out, half_open, no_scaling, source_nat("192.0.2.1", 20001), destination_nat("192.0.2.1"),
+                            udp("10.0.0.1", 1, "198.51.100.7", 53)}) {
     destination.conntrack->erase(netlink::key_of(here(entry)));
     const auto result = install(entry);
     EXPECT_EQ(result.outcome, InstallOutcome::Installed) << result.detail;
@@ -120,7 +120,8 @@ TEST_F(AtDestination, MovedReplacesTheYoungerEntry) {
 
   const ConntrackEntry reverse = here(tcp("198.51.100.7", 443, "10.0.0.1", 40005));
   destination.has(reverse);
-  EXPECT_EQ(outcome(tcp("10.0.0.1", 40005, "198.51.100.7", 443)), InstallOutcome::Replaced) << "seen first from its other end";
+  EXPECT_EQ(outcome(tcp("10.0.0.1", 40005, "198.51.100.7", 443)), InstallOutcome::Replaced)
+      << "seen first from its other end";
   EXPECT_FALSE(destination.get(reverse));
 }
 
@@ -164,6 +165,10 @@ TEST_F(AtDestination, OursIsUpdatedAndDeleted) {
   EXPECT_EQ(install({record(reopened), true}).outcome, InstallOutcome::Updated);
   EXPECT_FALSE(destination.get(here(out))->status & IPS_ASSURED) << "ASSURED cannot be cleared by an update";
 
+  reopened.helper = "ftp";
+  EXPECT_EQ(install({record(reopened), true}).outcome, InstallOutcome::Updated);
+  EXPECT_EQ(destination.get(here(out))->helper, "ftp") << "nor can a helper be added";
+
   EXPECT_EQ(install({gone(out), false}).outcome, InstallOutcome::Removed);
   EXPECT_EQ(destination.count(), 1U) << "not ours: left alone";
   EXPECT_EQ(install({gone(out), true}).outcome, InstallOutcome::Removed);
@@ -175,8 +180,11 @@ TEST_F(AtDestination, OursIsUpdatedAndDeleted) {
 TEST_F(AtDestination, ItemsOfOneCallAreDoneInOrder) {
   ConntrackEntry closing = out;
   closing.tcp->state = TCP_CONNTRACK_FIN_WAIT;
-  const auto results = destination.driver->install(scope, {{record(out)}, {record(tcp("10.0.0.2", 1, "198.51.100.7", 2))},
-                                                           {record(closing), true}, {gone(out), true}, {record(out)}});
+  const auto results = destination.driver->install(scope, {{record(out)},
+                                                           {record(tcp("10.0.0.2", 1, "198.51.100.7", 2))},
+                                                           {record(closing), true},
+                                                           {gone(out), true},
+                                                           {record(out)}});
   ASSERT_TRUE(results);
   std::vector<InstallOutcome> outcomes;
   for (const auto& result : *results) outcomes.push_back(result.outcome);

@@ -48,7 +48,10 @@ TEST(ConnectionRecord, NamesWhatIsWrong) {
   EXPECT_THAT(broken([](auto& m) { m.set_helper("a helper with too many letters"); }), HasSubstr("helper"));
   EXPECT_FALSE(decode_body("\xff\xff\xff"));
   EXPECT_FALSE(decode_body(std::string(10'000, 'x')));
-  for (const std::string& key : {std::string(), std::string("\x04"), std::string("\x01" "b\x05\x06"), std::string(200, 'k')}) {
+  for (const std::string& key : {std::string(), std::string("\x04"),
+                                 std::string("\x01"
+                                             "b\x05\x06"),
+                                 std::string(200, 'k')}) {
     EXPECT_FALSE(decode_key(key));
   }
 }
@@ -82,7 +85,8 @@ TEST(ConnectionRecord, ReadsLikeConntrack) {
             "blue tcp 6 1000 ESTABLISHED src=10.0.0.1 dst=198.51.100.7 sport=40000 dport=443 src=198.51.100.7 "
             "dst=192.0.2.1 sport=443 dport=20001 [ASSURED] mark=5");
   EXPECT_THAT(render_json(body).value_or("unreadable"), HasSubstr(R"("state":"ESTABLISHED")"));
-  EXPECT_THAT(render_json(body).value_or("unreadable"), HasSubstr(R"("destination":"192.0.2.1","destination_port":20001)"));
+  EXPECT_THAT(render_json(body).value_or("unreadable"),
+              HasSubstr(R"("destination":"192.0.2.1","destination_port":20001)"));
   EXPECT_EQ(render_text("garbage").error().kind, ErrorKind::Corrupt);
   EXPECT_EQ(render_json("garbage").error().kind, ErrorKind::Corrupt);
 }
