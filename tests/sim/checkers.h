@@ -23,6 +23,7 @@ namespace sami::sim {
 class World;
 struct Move;
 struct Vm;
+struct Flow;
 
 // The tables of one context, before a driver call.
 struct Before {
@@ -93,6 +94,9 @@ class Checker {
                       const protocol::DriverReply& reply) const;
   void check_counters(const std::string& host, const protocol::DriverCall& call, const Before& before, const Context& after,
                       const protocol::DriverReply& reply) const;
+  bool went_on(const Migration& migration) const;
+  bool was_expected(const Migration& migration, const Flow& flow) const;
+  bool stands_at_destination(const common::v1::Transfer& plan, const Connection& connection) const;
   const Expected* expected(const Migration& migration) const;
   const Migration* find(const std::string& id) const;
 

@@ -147,9 +147,9 @@ std::vector<common::v1::Transfer> World::plan(std::size_t index, std::size_t fro
     std::vector<Hop> gained;
     std::copy_if(before.begin(), before.end(), std::back_inserter(lost), [&](const Hop& hop) { return lacks(after, hop); });
     std::copy_if(after.begin(), after.end(), std::back_inserter(gained), [&](const Hop& hop) { return lacks(before, hop); });
-    for (std::size_t i = 0; i < std::max(lost.size(), gained.size()); ++i) {
+    for (std::size_t i = 0; i < gained.size(); ++i) {
       const bool moves = i < lost.size();
-      add(moves ? lost[i] : before.front(), i < gained.size() ? gained[i] : after.front(), !moves, peer);
+      add(moves ? lost[i] : before.front(), gained[i], !moves, peer);
     }
   }
   return transfers;
@@ -178,6 +178,7 @@ bool World::packet(Flow& flow, const std::vector<Hop>& hops, bool opens, bool ne
     }
     entry->second.version = flow.connection.version;
     if (fresh || new_version) kernel.changed(connections_class, hop.context, key);
+    if (flow.peer_vm >= 0) continue;                 // a counter has no peer: those between VMs are not counted
     ++tables.counters[counter_key(vms[flow.vm].address)].own;
     kernel.changed(counters_class, hop.context, counter_key(vms[flow.vm].address));
   }
@@ -248,7 +249,6 @@ void World::stray_packets(std::size_t index, std::size_t from) {
       if (mine.empty() || vms[index].server == from) return;
       Flow flow = flows[engine.random.pick(mine)];   // a copy: it tells nobody anything
       packet(flow, servers[from].path, false, false);
-      --vms[index].packets;
     });
   }
 }
