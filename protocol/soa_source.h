@@ -60,6 +60,7 @@ class SourceTransfer final : public TransferBase {
     state::Digest sum = 0;
     std::vector<state::Record> batch;  // gathered for the round
     bool following = false;
+    bool changes_lost = false;         // a call that takes events failed: they may be gone
     bool sweep_failed = false;
     std::uint32_t failures = 0;  // in a row
     Instant retry_at{INT64_MIN};
@@ -101,6 +102,7 @@ class SourceTransfer final : public TransferBase {
   Instant repeat_due_ = Instant::never();
   Instant sweep_due_ = Instant::never();
   Instant grace_end_ = Instant::never();
+  Instant sweep_begun_;
   bool snapshot_done_ = false;  // in this generation
   bool converged_ = false;      // the last round was
   bool final_begun_ = false;    // in this generation

@@ -49,6 +49,7 @@ void SourceTransfer::begin(SoaContext& context, Activity activity) {
   activity_ = activity;
   ++serial_;
   if (activity == Activity::Final) final_begun_ = true;
+  if (activity == Activity::Sweep) sweep_begun_ = context.now;
   const bool ends = activity == Activity::Stop || activity == Activity::Thaw;
   bool raises = false;
   for (Class& c : classes_) {
@@ -110,6 +111,7 @@ void SourceTransfer::on_reply(SoaContext& context, const std::string& state_clas
     const Call answered = std::exchange(c.calling, Call::None);
     const bool current = c.serial == serial_ && activity_ != Activity::Idle;
     if (const auto* error = std::get_if<Error>(&reply.result)) {
+      if (answered == Call::Changes) c.changes_lost = true;
       if (current) on_error(context, c, answered, *error);
     } else if (apply(context, c, answered, reply) && current && c.serial == serial_ && !c.plan.empty()) {
       c.failures = 0;
@@ -148,9 +150,10 @@ bool SourceTransfer::apply(SoaContext& context, Class& c, Call call, DriverReply
       auto* changes = result_of<state::Changes>(reply);
       if (changes == nullptr) return true;
       c.dirty.insert(changes->keys.begin(), changes->keys.end());
-      if (!changes->overrun) return true;
+      if (!changes->overrun && !std::exchange(c.changes_lost, false)) return true;
+      c.changes_lost = false;
       if (c.serial == serial_ && activity_ != Activity::Idle) return on_overrun(context), false;
-      residue_full_ = true;
+      c.changes_lost = residue_full_ = true;
       return true;
     }
     case Call::Snapshot: {
@@ -191,6 +194,7 @@ bool SourceTransfer::acceptable(SoaContext& context, Class& c, const std::vector
 bool SourceTransfer::take_snapshot(SoaContext& context, Class& c, std::vector<state::Record> records) {
   if (!acceptable(context, c, records)) return false;
   c.dirty.clear();
+  c.changes_lost = false;
   c.held.clear();
   c.sum = 0;
   for (const auto& record : records) {
@@ -244,8 +248,8 @@ void SourceTransfer::close_round(SoaContext& context) {
       return choose(context);
     case Activity::Sweep:
       sweep_due_ = context.now + context.config.sweep_interval;
-      if (context.now >= grace_end_) return finish(context);
-      sweep_due_ = std::min(sweep_due_, grace_end_);
+      if (sweep_begun_ >= grace_end_) return finish(context);
+      if (context.now < grace_end_) sweep_due_ = std::min(sweep_due_, grace_end_);
       return;
     case Activity::Poll: return choose(context);
     default: break;
