@@ -116,7 +116,9 @@ void Checker::check_removals(const std::string& host, const protocol::DriverCall
     if (flow == world_.flows.end() || !flow->alive || flow->unchecked || migration->outcome_by_operator()) continue;
     const auto hops = world_.path(*flow);
     if (std::find(hops.begin(), hops.end(), here) == hops.end()) continue;
-    if (went_on(*migration) && (stands_at_destination(plan, flow->connection) || !was_expected(*migration, *flow))) continue;
+    const auto& feedback = migration->transfers(index).feedback();
+    const bool said_so = std::any_of(feedback.begin(), feedback.end(), [](const auto& f) { return f.result() == common::v1::CLASS_RESULT_FAILED; });
+    if (went_on(*migration) && (said_so || stands_at_destination(plan, flow->connection) || !was_expected(*migration, *flow))) continue;
     const bool retained = plan.disposition() == common::v1::DISPOSITION_COPY_AND_RETAIN;
     broken(retained ? 3 : 2, what + ", and the flow lives and crosses it" + (retained ? " (to be retained)" : ""));
   }

@@ -95,11 +95,16 @@ void Hypervisor::mark_flows(std::size_t vm) {
     if (flow.peer_vm < 0) continue;
     const auto other = flow.vm == vm ? static_cast<std::size_t>(flow.peer_vm) : flow.vm;
     if (flow.vm != vm && static_cast<std::size_t>(flow.peer_vm) != vm) continue;
-    if (open_move(other) != nullptr || world_.checker->open_migration(world_.vms[other].name) ||
-        world_.entity->places.at(world_.vms[other].name) != world_.vms[other].server) {
-      flow.unchecked = true;
-    }
+    if (in_motion(other)) flow.unchecked = true;
   }
+}
+
+bool Hypervisor::in_motion(std::size_t vm) const {
+  const std::string& name = world_.vms[vm].name;
+  if (open_move(vm) != nullptr || world_.checker->open_migration(name)) return true;
+  if (world_.entity->places.at(name) != world_.vms[vm].server || !world_.entity->up()) return true;
+  const auto moves = world_.entity->machine()->moves();
+  return std::any_of(moves.begin(), moves.end(), [&](const auto& view) { return view.record.subject().id() == name; });
 }
 
 void Hypervisor::announce(Move& move, if_m_t::Phase phase) {
@@ -234,8 +239,8 @@ void Hypervisor::notified(const std::string& id, bool at_destination) {
 }
 
 void Hypervisor::notice() {
-  if (!world_.entity->up()) return;
   for (std::size_t i = 0; i < world_.vms.size(); ++i) {
+    if (!world_.entity->up()) return;
     const Vm& vm = world_.vms[i];
     const std::size_t believed = world_.entity->places.at(vm.name);
     const Move* current = open_move(i);

@@ -49,6 +49,8 @@ class Hypervisor {
   const Move* find(const std::string& id) const;
   // The move that the VM is in, if any.
   const Move* open_move(std::size_t vm) const;
+  // It is being moved, or not everybody knows yet that it was.
+  bool in_motion(std::size_t vm) const;
 
  private:
   void plan_script(Move& move);

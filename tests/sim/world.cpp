@@ -196,10 +196,7 @@ void World::open_flow(std::size_t index) {
     if (other >= index) ++other;
     flow.peer_vm = static_cast<std::ptrdiff_t>(other);
     flow.peer = vms[other].address;
-    const auto moving = [&](std::size_t vm) {
-      return hypervisor->open_move(vm) != nullptr || checker->open_migration(vms[vm].name) || entity->places.at(vms[vm].name) != vms[vm].server;
-    };
-    flow.unchecked = moving(index) && moving(other);
+    flow.unchecked = hypervisor->in_motion(index) && hypervisor->in_motion(other);
     if (!vms[other].running) return;
   }
   const bool inbound = !vms[index].running || random.chance(400);
