@@ -29,6 +29,7 @@ class Destination {
     *request.mutable_subject() = fuzz::subject();
     request.mutable_plan()->set_source_host("fw1");
     request.mutable_plan()->set_destination_host("fw2");
+    request.mutable_plan()->set_disposition(state::common::DISPOSITION_MOVE);
     request.add_classes()->set_state_class("connection_tracking");
     request.set_conflict_rule(state::common::CONFLICT_RULE_PLANNED);
     request.set_lease_ms(60'000);
@@ -99,10 +100,32 @@ std::string chunk_of(fuzz::Input& input, std::uint64_t sequence) {
   return chunk.SerializeAsString();
 }
 
+// The road is open: a good record arrives.
+void check_arrival() {
+  state::connection_tracking::Connection connection;
+  connection.vn_name = "blue";
+  connection.entry.original = {fuzz::address(0), fuzz::address(2), IPPROTO_UDP, 1, 2};
+  connection.entry.reply = netlink::mirror(connection.entry.original);
+  if_m_a::StateChunk chunk;
+  chunk.set_generation(1);
+  chunk.set_sequence(1);
+  chunk.set_round(1);
+  chunk.set_state_class("connection_tracking");
+  auto& record = *chunk.add_records();
+  record.set_key(state::connection_tracking::encode_key({connection.vn_name, connection.entry.original}));
+  record.set_body(encode_body(connection));
+  Destination destination;
+  destination.chunk(chunk.SerializeAsString());
+  if (destination.entries() != 1) fuzz::broken("a good record does not arrive");
+  destination.roll_back();
+  if (destination.entries() != 0) fuzz::broken("the rollback leaves a good record");
+}
+
 }  // namespace
 
 extern "C" int LLVMFuzzerInitialize(int*, char***) {
   google::protobuf::SetLogHandler(nullptr);
+  check_arrival();
   return 0;
 }
 
