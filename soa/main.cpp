@@ -1,4 +1,6 @@
 // sami-soa: the State Orchestration Agent of one State Host. Runs in the host's network namespace.
+#include <google/protobuf/stubs/logging.h>
+#include <grpc/grpc.h>
 #include <sys/stat.h>
 
 #include <csignal>
@@ -29,6 +31,8 @@ int run(const sami::soa::Settings& settings, const std::string& config) {
   if (auto kept = soa::keep_net_admin_only(); !kept) return failed(kept.error());
   Log log(settings.log_level);
   transport::log_grpc_to(log);
+  google::protobuf::SetLogHandler(nullptr);  // what it would say of malformed input is the peer's to choose
+  ::grpc_init();                             // never undone: the end of the library may wait 10 s for a poller
 
   auto conntrack = netlink::open_kernel_conntrack();
   if (!conntrack) return failed(conntrack.error());

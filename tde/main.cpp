@@ -1,4 +1,6 @@
 // sami-tde: the Topology Discovery Entity, with the gate beside the hypervisors.
+#include <google/protobuf/stubs/logging.h>
+#include <grpc/grpc.h>
 #include <sys/stat.h>
 
 #include <csignal>
@@ -25,6 +27,8 @@ int run(const sami::tde::Settings& settings, const std::string& config) {
   ::umask(077);
   Log log(settings.log_level);
   transport::log_grpc_to(log);
+  google::protobuf::SetLogHandler(nullptr);  // what it would say of malformed input is the peer's to choose
+  ::grpc_init();                             // never undone: the end of the library may wait 10 s for a poller
 
   auto journal = open_journal(settings.state);
   if (!journal) return failed(journal.error());

@@ -2,6 +2,7 @@
 #include "soa/control.h"
 
 #include <gmock/gmock.h>
+#include <grpc/grpc.h>
 #include <grpcpp/create_channel.h>
 #include <unistd.h>
 
@@ -27,6 +28,8 @@ class NoMaster : public transport::AgentClient {
 
 class SoaControl : public testing::Test {
  protected:
+  static void SetUpTestSuite() { ::grpc_init(); }  // kept: the end of the library may wait 10 s for a poller
+
   SoaControl() {
     AgentConfig config;
     config.machine.host = "fw1";

@@ -2,6 +2,7 @@
 #include "tde/control.h"
 
 #include <gmock/gmock.h>
+#include <grpc/grpc.h>
 #include <grpcpp/create_channel.h>
 #include <unistd.h>
 
@@ -39,6 +40,8 @@ Topology two_servers() {
 
 class TdeControl : public testing::Test {
  protected:
+  static void SetUpTestSuite() { ::grpc_init(); }  // kept: the end of the library may wait 10 s for a poller
+
   TdeControl() {
     EntityConfig config;
     config.name = "tde1";
