@@ -229,7 +229,7 @@ void SourceTransfer::take_read(Class& c, std::vector<state::Record> records) {
 void SourceTransfer::on_overrun(SoaContext& context) {
   residue_full_ = true;
   if (record_.state() == TRANSFER_STATE_RELEASING) return start_generation(context, 0, "events were overrun");
-  if (record_.state() == TRANSFER_STATE_FINALIZED && activity_ == Activity::Poll) {
+  if (record_.state() == TRANSFER_STATE_FINALIZED && final_begun_ && activity_ == Activity::Poll) {
     poll_due_ = context.now + context.config.round_interval;
     return begin(context, Activity::Idle);
   }
