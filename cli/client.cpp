@@ -37,13 +37,14 @@ class Caller {
     grpc::ClientContext context;
     limit(context, timeout_seconds_);
     Reply reply;
-    if (const grpc::Status status = (stub_.get()->*method)(&context, request, &reply); !status.ok()) return problem(status);
+    if (const grpc::Status status = (stub_.get()->*method)(&context, request, &reply); !status.ok())
+      return problem(status);
     return reply;
   }
 
   template <typename Request, typename Reply>
   Answer<api::Empty> stream(std::unique_ptr<grpc::ClientReader<Reply>> (Service::Stub::*method)(grpc::ClientContext*,
-                                                                                              const Request&),
+                                                                                                const Request&),
                             const Request& request, std::uint32_t seconds, const Each<Reply>& each) {
     grpc::ClientContext context;
     limit(context, seconds);
@@ -88,7 +89,9 @@ class GrpcMaster final : public MasterClient {
       : caller_(std::move(channel), target, timeout) {}
   Answer<api::StatusReply> status() override { return caller_.call(&Stub::Status, api::Empty{}); }
   Answer<api::ListHostsReply> hosts() override { return caller_.call(&Stub::ListHosts, api::ListHostsRequest{}); }
-  Answer<api::Empty> drain(const api::DrainHostRequest& request) override { return caller_.call(&Stub::DrainHost, request); }
+  Answer<api::Empty> drain(const api::DrainHostRequest& request) override {
+    return caller_.call(&Stub::DrainHost, request);
+  }
   Answer<api::ListVmsReply> vms() override { return caller_.call(&Stub::ListVms, api::ListVmsRequest{}); }
   Answer<api::ListMigrationsReply> migrations(const api::ListMigrationsRequest& request) override {
     return caller_.call(&Stub::ListMigrations, request);
@@ -99,14 +102,24 @@ class GrpcMaster final : public MasterClient {
   Answer<api::Empty> watch(const std::string& id, std::uint32_t seconds, const Each<api::Migration>& each) override {
     return caller_.stream(&Stub::WatchMigration, request(id, ""), seconds, each);
   }
-  Answer<api::PlanReply> plan(const api::PlanRequest& request) override { return caller_.call(&Stub::PlanMigration, request); }
-  Answer<api::StartReply> start(const api::PlanRequest& request) override { return caller_.call(&Stub::StartMigration, request); }
+  Answer<api::PlanReply> plan(const api::PlanRequest& request) override {
+    return caller_.call(&Stub::PlanMigration, request);
+  }
+  Answer<api::StartReply> start(const api::PlanRequest& request) override {
+    return caller_.call(&Stub::StartMigration, request);
+  }
   Answer<api::Empty> abort(const std::string& id, const std::string& reason) override {
     return caller_.call(&Stub::AbortMigration, request(id, reason));
   }
-  Answer<api::Empty> force(const std::string& id) override { return caller_.call(&Stub::ForceMigration, request(id, "")); }
-  Answer<api::Empty> resolve(const api::ResolveRequest& request) override { return caller_.call(&Stub::ResolveMigration, request); }
-  Answer<api::AuditReply> audit(const api::AuditRequest& request) override { return caller_.call(&Stub::Audit, request); }
+  Answer<api::Empty> force(const std::string& id) override {
+    return caller_.call(&Stub::ForceMigration, request(id, ""));
+  }
+  Answer<api::Empty> resolve(const api::ResolveRequest& request) override {
+    return caller_.call(&Stub::ResolveMigration, request);
+  }
+  Answer<api::AuditReply> audit(const api::AuditRequest& request) override {
+    return caller_.call(&Stub::Audit, request);
+  }
   Answer<api::Empty> state(const api::StateRequest& request, const Each<api::StateReply>& each) override {
     return caller_.stream(&Stub::ShowState, request, caller_.timeout_seconds(), each);
   }
@@ -146,7 +159,9 @@ class GrpcTopology final : public TopologyClient {
   GrpcTopology(std::shared_ptr<grpc::Channel> channel, const std::string& target, std::uint32_t timeout)
       : caller_(std::move(channel), target, timeout) {}
   Answer<api::StatusReply> status() override { return caller_.call(&Stub::Status, api::Empty{}); }
-  Answer<api::NotifyReply> notify(const api::NotifyRequest& request) override { return caller_.call(&Stub::Notify, request); }
+  Answer<api::NotifyReply> notify(const api::NotifyRequest& request) override {
+    return caller_.call(&Stub::Notify, request);
+  }
   Answer<api::Empty> watch(const std::string& notification_id, std::uint32_t seconds,
                            const Each<api::MoveStatus>& each) override {
     api::WatchMoveRequest request;

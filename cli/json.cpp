@@ -20,7 +20,8 @@ std::string enum_word(const std::string& name, const std::string& prefix) {
 
 std::string mac_text(const std::string& octets) {
   std::string text;
-  for (const char octet : octets) text += fmt::format("{}{:02x}", text.empty() ? "" : ":", static_cast<unsigned char>(octet));
+  for (const char octet : octets)
+    text += fmt::format("{}{:02x}", text.empty() ? "" : ":", static_cast<unsigned char>(octet));
   return text;
 }
 
@@ -69,27 +70,34 @@ Json to_json(const api::Host& host) {
   return {{"name", host.name()},
           {"connected", host.connected()},
           {"drained", host.drained()},
-          {"classes", array(profile.classes(), [](const if_m_a::v1::ClassProfile& c) {
-             return Json{{"class", c.state_class()},
-                         {"representation", c.representation()},
-                         {"functions", array(c.functions(), [](const std::string& f) { return f; })},
-                         {"capacity", c.capacity()},
-                         {"not_carried", array(c.not_carried(), [](const std::string& f) { return f; })}};
-           })},
-          {"contexts", array(profile.contexts(), [](const if_m_a::v1::ContextProfile& context) {
-             Json zones = Json::object();
-             for (const auto& [vn, zone] : context.vn_zone()) zones[vn] = zone;
-             return Json{{"name", context.name()}, {"zones", zones}};
-           })},
-          {"external_addresses", array(profile.external_addresses(), [](const if_m_a::v1::ExternalAddress& external) {
-             return Json{{"address", address_text(external.address())},
-                         {"moves_with_subject", external.moves_with_subject()}};
-           })},
+          {"classes", array(profile.classes(),
+                            [](const if_m_a::v1::ClassProfile& c) {
+                              return Json{
+                                  {"class", c.state_class()},
+                                  {"representation", c.representation()},
+                                  {"functions", array(c.functions(), [](const std::string& f) { return f; })},
+                                  {"capacity", c.capacity()},
+                                  {"not_carried", array(c.not_carried(), [](const std::string& f) { return f; })}};
+                            })},
+          {"contexts", array(profile.contexts(),
+                             [](const if_m_a::v1::ContextProfile& context) {
+                               Json zones = Json::object();
+                               for (const auto& [vn, zone] : context.vn_zone()) zones[vn] = zone;
+                               return Json{{"name", context.name()}, {"zones", zones}};
+                             })},
+          {"external_addresses", array(profile.external_addresses(),
+                                       [](const if_m_a::v1::ExternalAddress& external) {
+                                         return Json{{"address", address_text(external.address())},
+                                                     {"moves_with_subject", external.moves_with_subject()}};
+                                       })},
           {"open_transfers", profile.open_transfers_size()}};
 }
 
 Json to_json(const api::Vm& vm) {
-  Json out{{"place", vm.place()}, {"epoch", vm.epoch()}, {"open_migration", vm.open_migration()}, {"tde", vm.tde()},
+  Json out{{"place", vm.place()},
+           {"epoch", vm.epoch()},
+           {"open_migration", vm.open_migration()},
+           {"tde", vm.tde()},
            {"holders", array(vm.holders(), [](const std::string& h) { return h; })}};
   out.update(to_json(vm.subject()));
   return out;
@@ -111,22 +119,27 @@ Json to_json(const api::Migration& m) {
           {"actor", m.actor()},
           {"rollback", m.rollback()},
           {"missing", array(m.missing(), [](const std::string& text) { return text; })},
-          {"transfers", array(m.transfers(), [](const api::TransferSummary& transfer) {
-             Json out = to_json(transfer.plan());
-             out["progress"] = transfer.progress();
-             out["records_released"] = transfer.records_released();
-             out["residue"] = transfer.residue();
-             out["classes"] = array(transfer.feedback(), [](const auto& feedback) { return to_json(feedback); });
-             return out;
-           })},
+          {"transfers", array(m.transfers(),
+                              [](const api::TransferSummary& transfer) {
+                                Json out = to_json(transfer.plan());
+                                out["progress"] = transfer.progress();
+                                out["records_released"] = transfer.records_released();
+                                out["residue"] = transfer.residue();
+                                out["classes"] =
+                                    array(transfer.feedback(), [](const auto& feedback) { return to_json(feedback); });
+                                return out;
+                              })},
           {"timeline", array(m.timeline(), [](const api::TimelineEntry& entry) {
              return Json{{"time", wall_time(entry.wall_microseconds())}, {"what", entry.what()}};
            })}};
 }
 
 Json to_json(const api::AuditLine& line) {
-  return {{"time", wall_time(line.wall_microseconds())}, {"migration", line.migration_id()}, {"vm", line.subject_id()},
-          {"event", line.event()}, {"detail", line.detail()}};
+  return {{"time", wall_time(line.wall_microseconds())},
+          {"migration", line.migration_id()},
+          {"vm", line.subject_id()},
+          {"event", line.event()},
+          {"detail", line.detail()}};
 }
 
 Json to_json(const api::PlanReply& plan) {
@@ -144,15 +157,24 @@ Json to_json(const api::TopologyReply& topology) {
 Json to_json(const api::StatusReply& status) {
   Json counters = Json::object();
   for (const auto& [name, value] : status.counters()) counters[name] = value;
-  return {{"daemon", status.daemon()}, {"name", status.name()}, {"version", status.version()},
-          {"connected", status.connected()}, {"last_error", status.last_error()},
-          {"lines", array(status.lines(), [](const std::string& line) { return line; })}, {"counters", counters}};
+  return {{"daemon", status.daemon()},
+          {"name", status.name()},
+          {"version", status.version()},
+          {"connected", status.connected()},
+          {"last_error", status.last_error()},
+          {"lines", array(status.lines(), [](const std::string& line) { return line; })},
+          {"counters", counters}};
 }
 
 Json to_json(const api::MoveStatus& move) {
-  return {{"notification", move.notification_id()}, {"migration", move.migration_id()}, {"vm", move.subject_id()},
-          {"source", move.source_place()}, {"destination", move.destination_place()}, {"state", move.state()},
-          {"instruction", move.instruction()}, {"detail", move.detail()}};
+  return {{"notification", move.notification_id()},
+          {"migration", move.migration_id()},
+          {"vm", move.subject_id()},
+          {"source", move.source_place()},
+          {"destination", move.destination_place()},
+          {"state", move.state()},
+          {"instruction", move.instruction()},
+          {"detail", move.detail()}};
 }
 
 }  // namespace sami::cli

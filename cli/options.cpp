@@ -62,16 +62,23 @@ class Parser {
   }
 
   void connection_options() {
-    app_.add_option("--som-socket", connection_.som_socket, "local control socket of sami-som")->envname("SAMI_SOM_SOCKET");
-    app_.add_option("--tde-socket", connection_.tde_socket, "local control socket of sami-tde")->envname("SAMI_TDE_SOCKET");
-    app_.add_option("--soa-socket", connection_.soa_socket, "local control socket of sami-soa")->envname("SAMI_SOA_SOCKET");
-    auto* master = app_.add_option("--master", connection_.master, "the SOM at host:port, over mTLS")->envname("SAMI_MASTER");
-    app_.add_option("--master-name", connection_.master_name, "name in the SOM's certificate")->envname("SAMI_MASTER_NAME");
+    app_.add_option("--som-socket", connection_.som_socket, "local control socket of sami-som")
+        ->envname("SAMI_SOM_SOCKET");
+    app_.add_option("--tde-socket", connection_.tde_socket, "local control socket of sami-tde")
+        ->envname("SAMI_TDE_SOCKET");
+    app_.add_option("--soa-socket", connection_.soa_socket, "local control socket of sami-soa")
+        ->envname("SAMI_SOA_SOCKET");
+    auto* master =
+        app_.add_option("--master", connection_.master, "the SOM at host:port, over mTLS")->envname("SAMI_MASTER");
+    app_.add_option("--master-name", connection_.master_name, "name in the SOM's certificate")
+        ->envname("SAMI_MASTER_NAME");
     app_.add_option("--ca", connection_.ca, "CA certificate")->envname("SAMI_CA")->needs(master);
     app_.add_option("--certificate", connection_.certificate, "certificate, role operator or viewer")
-        ->envname("SAMI_CERTIFICATE")->needs(master);
+        ->envname("SAMI_CERTIFICATE")
+        ->needs(master);
     app_.add_option("--key", connection_.key, "its private key")->envname("SAMI_KEY")->needs(master);
-    app_.add_option("--timeout", connection_.timeout_seconds, "seconds to wait for an answer")->check(CLI::Range(1, 3600));
+    app_.add_option("--timeout", connection_.timeout_seconds, "seconds to wait for an answer")
+        ->check(CLI::Range(1, 3600));
     app_.add_option_function<std::string>(
             "-o,--output", [this](const std::string& format) { connection_.json = format == "json"; }, "table or json")
         ->check(CLI::IsMember({"table", "json"}));
@@ -99,9 +106,11 @@ class Parser {
     list->add_option("--vm", migration_list_.vm, "of this VM only");
     list->add_flag("--open", migration_list_.open_only, "only those that have not ended");
     verb(migration, "show", "one migration with its timeline and verdicts", migration_show_)
-        ->add_option("ID", migration_show_.id)->required();
+        ->add_option("ID", migration_show_.id)
+        ->required();
     verb(migration, "watch", "follow a migration to its end", migration_watch_)
-        ->add_option("ID", migration_watch_.id)->required();
+        ->add_option("ID", migration_watch_.id)
+        ->required();
     auto* plan = verb(migration, "plan", "what a move would need, without doing anything", migration_plan_);
     plan->add_option("VM", migration_plan_.vm)->required();
     plan->add_option("SERVER", migration_plan_.server)->required();
@@ -116,13 +125,17 @@ class Parser {
     abort->add_option("ID", migration_abort_.id)->required();
     abort->add_option("--reason", migration_abort_.reason, "for the audit trail");
     verb(migration, "force", "vote go whatever fails; audited", migration_force_)
-        ->add_option("ID", migration_force_.id)->required();
-    auto* resolve = verb(migration, "resolve", "say where the VM runs, for a migration IN_DOUBT; audited", migration_resolve_);
+        ->add_option("ID", migration_force_.id)
+        ->required();
+    auto* resolve =
+        verb(migration, "resolve", "say where the VM runs, for a migration IN_DOUBT; audited", migration_resolve_);
     resolve->add_option("ID", migration_resolve_.id)->required();
-    resolve->add_option_function<std::string>(
-               "PLACE", [this](const std::string& place) { migration_resolve_.at_destination = place == "destination"; },
-               "source or destination")
-        ->required()->check(CLI::IsMember({"source", "destination"}));
+    resolve
+        ->add_option_function<std::string>(
+            "PLACE", [this](const std::string& place) { migration_resolve_.at_destination = place == "destination"; },
+            "source or destination")
+        ->required()
+        ->check(CLI::IsMember({"source", "destination"}));
   }
 
   void state_commands() {
@@ -157,8 +170,8 @@ class Parser {
     notify->add_option("VM", notify_.vm)->required();
     notify->add_option("SERVER", notify_.server, "where it goes (announced, moved, path-failed)");
     notify->add_option("--id", notify_.id, "which move, if the VM has had several");
-    notify->add_option("--cause", notify_.cause)->check(
-        CLI::IsMember({"vm-migration", "path-failure", "load-balance", "maintenance"}));
+    notify->add_option("--cause", notify_.cause)
+        ->check(CLI::IsMember({"vm-migration", "path-failure", "load-balance", "maintenance"}));
     notify->add_flag("--force", notify_.force, "vote go whatever fails; audited");
     notify->add_flag("--wait", notify_.wait, "wait for what this phase waits for: standby, the verdict, the end");
     notify->add_option("--wait-seconds", notify_.wait_seconds)->check(CLI::Range(1, 86400));
@@ -172,7 +185,8 @@ class Parser {
     const auto time = [](std::int64_t& target) {
       return [&target](const std::string& text) {
         if (!parse_time(text, static_cast<std::int64_t>(std::time(nullptr)) * 1'000'000, target))
-          throw CLI::ValidationError("time", "'" + text + "': expected 2026-11-21T03:12, 03:12, or 10m, 2h, 3d (ago); UTC");
+          throw CLI::ValidationError("time",
+                                     "'" + text + "': expected 2026-11-21T03:12, 03:12, or 10m, 2h, 3d (ago); UTC");
       };
     };
     audit->add_option_function<std::string>("--from", time(audit_.from), "2026-11-21T03:12, 03:12 or 2h (ago); UTC");
@@ -187,12 +201,15 @@ class Parser {
     init->add_option("--domain", pki_init_.domain, "trust domain of every identity")->required();
     auto* issue = verb(pki, "issue", "make a certificate and key in FOLDER", pki_issue_);
     issue->add_option("FOLDER", pki_issue_.folder)->required();
-    issue->add_option("ROLE", pki_issue_.role, "som, soa, tde, operator or viewer")->required()
+    issue->add_option("ROLE", pki_issue_.role, "som, soa, tde, operator or viewer")
+        ->required()
         ->check(CLI::IsMember({"som", "soa", "tde", "operator", "viewer"}));
     issue->add_option("NAME", pki_issue_.name, "of the daemon or the person")->required();
     issue->add_option("--days", pki_issue_.days, "how long it is valid")->check(CLI::Range(1, 3650));
     issue->add_option("--host", pki_issue_.hosts, "DNS name or address it is reached at (role som)");
-    verb(pki, "show", "whose certificate it is and until when", pki_show_)->add_option("FILE", pki_show_.file)->required();
+    verb(pki, "show", "whose certificate it is and until when", pki_show_)
+        ->add_option("FILE", pki_show_.file)
+        ->required();
   }
 
   CLI::App app_;
@@ -227,8 +244,8 @@ class Parser {
 std::int64_t ago(const std::string& text) {
   char unit = 0;
   int amount = 0, used = 0;
-  if (std::sscanf(text.c_str(), "%d%c%n", &amount, &unit, &used) != 2 || static_cast<std::size_t>(used) != text.size() ||
-      amount < 0)
+  if (std::sscanf(text.c_str(), "%d%c%n", &amount, &unit, &used) != 2 ||
+      static_cast<std::size_t>(used) != text.size() || amount < 0)
     return 0;
   const std::int64_t second = 1'000'000;
   switch (unit) {
@@ -242,7 +259,9 @@ std::int64_t ago(const std::string& text) {
 
 }  // namespace
 
-std::variant<Options, Stop> parse_options(int count, const char* const* arguments) { return Parser().parse(count, arguments); }
+std::variant<Options, Stop> parse_options(int count, const char* const* arguments) {
+  return Parser().parse(count, arguments);
+}
 
 bool parse_time(const std::string& text, std::int64_t now, std::int64_t& result) {
   if (const std::int64_t before = ago(text); before != 0) {

@@ -51,7 +51,8 @@ std::string show_host(const api::Host& host, bool json) {
     for (const auto& what : state_class.not_carried()) out += fmt::format("  does not carry {}\n", what);
   }
   for (const auto& context : host.profile().contexts())
-    for (const auto& [vn, zone] : context.vn_zone()) out += fmt::format("context {}  VN {} is zone {}\n", context.name(), vn, zone);
+    for (const auto& [vn, zone] : context.vn_zone())
+      out += fmt::format("context {}  VN {} is zone {}\n", context.name(), vn, zone);
   for (const auto& external : host.profile().external_addresses())
     out += fmt::format("external address {}  {}\n", address_text(external.address()),
                        external.moves_with_subject() ? "moves with subject" : "shared");
@@ -69,8 +70,9 @@ std::string show_vms(const api::ListVmsReply& reply, bool json) {
 
 std::string show_vm(const api::Vm& vm, bool json) {
   if (json) return dump(to_json(vm));
-  std::string out = fmt::format("{}  on {}  epoch {}  migration {}\n", vm.subject().id(), vm.place().empty() ? "-" : vm.place(),
-                                vm.epoch(), vm.open_migration().empty() ? "none" : vm.open_migration());
+  std::string out =
+      fmt::format("{}  on {}  epoch {}  migration {}\n", vm.subject().id(), vm.place().empty() ? "-" : vm.place(),
+                  vm.epoch(), vm.open_migration().empty() ? "none" : vm.open_migration());
   out += "addresses " + addresses_text(vm.subject()) + "\n";
   for (const auto& holder : vm.holders()) out += "its state may still be held by " + holder + "\n";
   return out;
@@ -80,16 +82,17 @@ std::string show_migrations(const api::ListMigrationsReply& reply, bool json) {
   if (json) return dump_all(reply.migrations());
   std::vector<std::vector<std::string>> rows;
   for (const auto& m : reply.migrations())
-    rows.push_back({m.id(), m.subject_id(), m.state(), m.source_place(), m.destination_place(), m.vote(), outcome_text(m),
-                    m.timeline().empty() ? "" : wall_time(m.timeline(0).wall_microseconds())});
+    rows.push_back({m.id(), m.subject_id(), m.state(), m.source_place(), m.destination_place(), m.vote(),
+                    outcome_text(m), m.timeline().empty() ? "" : wall_time(m.timeline(0).wall_microseconds())});
   return render_table({"ID", "VM", "STATE", "FROM", "TO", "VOTE", "RUNS_AT", "BEGAN"}, rows);
 }
 
 std::string show_migration(const api::Migration& m, bool json) {
   if (json) return dump(to_json(m));
-  std::string out = fmt::format("{}  {}  VM {}  {} -> {}  epoch {}\n", m.id(), m.state(), m.subject_id(), m.source_place(),
-                                m.destination_place(), m.epoch());
-  out += fmt::format("vote {}{}{}\n", m.vote().empty() ? "none yet" : m.vote(), m.vote_reason().empty() ? "" : ": ", m.vote_reason());
+  std::string out = fmt::format("{}  {}  VM {}  {} -> {}  epoch {}\n", m.id(), m.state(), m.subject_id(),
+                                m.source_place(), m.destination_place(), m.epoch());
+  out += fmt::format("vote {}{}{}\n", m.vote().empty() ? "none yet" : m.vote(), m.vote_reason().empty() ? "" : ": ",
+                     m.vote_reason());
   out += fmt::format("runs at {}\n", m.outcome().empty() ? "unknown yet" : outcome_text(m));
   if (!m.rollback().empty()) out += "rollback " + m.rollback() + "\n";
   if (m.force()) out += "forced" + (m.actor().empty() ? "" : " by " + m.actor()) + "\n";
@@ -97,7 +100,8 @@ std::string show_migration(const api::Migration& m, bool json) {
   for (const auto& transfer : m.transfers()) {
     out += fmt::format("transfer {}  {}\n", transfer_text(transfer.plan()), transfer.progress());
     for (const auto& feedback : transfer.feedback()) {
-      out += fmt::format("  {}  {}  {} records\n", feedback.state_class(), class_result_text(feedback), feedback.records());
+      out += fmt::format("  {}  {}  {} records\n", feedback.state_class(), class_result_text(feedback),
+                         feedback.records());
       for (const auto& finding : feedback.findings()) out += "    " + finding_text(finding) + "\n";
     }
   }
@@ -112,9 +116,12 @@ std::string show_progress(const api::Migration& m, bool json) {
   if (json) return to_json(m).dump() + "\n";
   std::string transfers;
   for (const auto& transfer : m.transfers())
-    transfers += fmt::format("  {}->{} {}", transfer.plan().source_host(), transfer.plan().destination_host(), transfer.progress());
-  const auto when = m.timeline().empty() ? std::string("-") : wall_time(m.timeline(m.timeline_size() - 1).wall_microseconds());
-  return fmt::format("{}  {}  {}{}{}\n", when, m.id(), m.state(), m.vote().empty() ? "" : "  vote " + m.vote(), transfers);
+    transfers += fmt::format("  {}->{} {}", transfer.plan().source_host(), transfer.plan().destination_host(),
+                             transfer.progress());
+  const auto when =
+      m.timeline().empty() ? std::string("-") : wall_time(m.timeline(m.timeline_size() - 1).wall_microseconds());
+  return fmt::format("{}  {}  {}{}{}\n", when, m.id(), m.state(), m.vote().empty() ? "" : "  vote " + m.vote(),
+                     transfers);
 }
 
 std::string show_plan(const api::PlanReply& reply, bool json) {
@@ -139,7 +146,8 @@ std::string show_audit(const api::AuditReply& reply, bool json) {
   if (json) return dump_all(reply.lines());
   std::vector<std::vector<std::string>> rows;
   for (const auto& line : reply.lines())
-    rows.push_back({wall_time(line.wall_microseconds()), line.migration_id(), line.subject_id(), line.event(), line.detail()});
+    rows.push_back(
+        {wall_time(line.wall_microseconds()), line.migration_id(), line.subject_id(), line.event(), line.detail()});
   return render_table({"TIME", "MIGRATION", "VM", "EVENT", "DETAIL"}, rows);
 }
 
@@ -150,7 +158,8 @@ std::string show_status(const api::StatusReply& reply, bool json) {
   out += "\n";
   if (!reply.last_error().empty()) out += "last error: " + reply.last_error() + "\n";
   for (const auto& line : reply.lines()) out += line + "\n";
-  for (const auto& [name, value] : std::map<std::string, std::uint64_t>(reply.counters().begin(), reply.counters().end()))
+  for (const auto& [name, value] :
+       std::map<std::string, std::uint64_t>(reply.counters().begin(), reply.counters().end()))
     out += fmt::format("{} {}\n", name, value);
   return out;
 }

@@ -13,11 +13,11 @@ namespace api = ::sami::management::v1;
 // Left-aligned columns separated by two spaces, header in capitals. A cell's newlines become spaces; empty is "-".
 std::string render_table(const std::vector<std::string>& header, const std::vector<std::vector<std::string>>& rows);
 
-std::string wall_time(std::int64_t microseconds);   // "2026-11-21T03:12:45.678Z"
+std::string wall_time(std::int64_t microseconds);  // "2026-11-21T03:12:45.678Z"
 std::string address_text(const std::string& octets);
 std::string prefix_text(const common::v1::Prefix& prefix);
-std::string selector_text(const common::v1::PeerSelector& selector);   // "any", "10.0.0.0/8 but 10.1.0.0/16"
-std::string transfer_text(const common::v1::Transfer& transfer);       // "fw1 -> fw2 (move, peers any)"
+std::string selector_text(const common::v1::PeerSelector& selector);  // "any", "10.0.0.0/8 but 10.1.0.0/16"
+std::string transfer_text(const common::v1::Transfer& transfer);      // "fw1 -> fw2 (move, peers any)"
 std::string class_result_text(const common::v1::ClassFeedback& feedback);
 std::string finding_text(const common::v1::Finding& finding);
 std::string outcome_text(const api::Migration& migration);

@@ -33,7 +33,8 @@ class Runner {
       out_ << show_host(host, json_);
       return ExitCode::Done;
     }
-    return report(err_, {ExitCode::NotFound, "no State Host '" + command.host + "' has registered; see `sami host list`"});
+    return report(err_,
+                  {ExitCode::NotFound, "no State Host '" + command.host + "' has registered; see `sami host list`"});
   }
   ExitCode operator()(const command::HostDrain& command) {
     api::DrainHostRequest request;
@@ -58,7 +59,9 @@ class Runner {
     request.set_open_only(command.open_only);
     return print(master().migrations(request), show_migrations);
   }
-  ExitCode operator()(const command::MigrationShow& command) { return print(master().migration(command.id), show_migration); }
+  ExitCode operator()(const command::MigrationShow& command) {
+    return print(master().migration(command.id), show_migration);
+  }
   ExitCode operator()(const command::MigrationWatch& command) { return watch(command.id, 86'400); }
   ExitCode operator()(const command::MigrationPlan& command) { return plan(command.vm, command.server); }
   ExitCode operator()(const command::MigrationStart& command) {
@@ -74,7 +77,9 @@ class Runner {
     out_ << reply.migration_id() << "\n";
     return ExitCode::Done;
   }
-  ExitCode operator()(const command::MigrationAbort& command) { return quiet(master().abort(command.id, command.reason)); }
+  ExitCode operator()(const command::MigrationAbort& command) {
+    return quiet(master().abort(command.id, command.reason));
+  }
   ExitCode operator()(const command::MigrationForce& command) { return quiet(master().force(command.id)); }
   ExitCode operator()(const command::MigrationResolve& command) {
     api::ResolveRequest request;
@@ -145,7 +150,8 @@ class Runner {
       return !migration.final();
     });
     if (const auto* problem = std::get_if<Problem>(&answer)) return report(err_, *problem);
-    if (!last.final()) return report(err_, {ExitCode::TimedOut, "the migration goes on; `sami migration watch " + id + "`"});
+    if (!last.final())
+      return report(err_, {ExitCode::TimedOut, "the migration goes on; `sami migration watch " + id + "`"});
     return exit_code_of(last);
   }
 

@@ -21,9 +21,12 @@ struct Daemons {
 ExitCode run(const Options& options, const Daemons& daemons, std::ostream& out, std::ostream& err);
 
 // run.cpp's parts, by noun.
-ExitCode run_state(const command::StateShow& command, bool json, MasterClient& master, std::ostream& out, std::ostream& err);
-ExitCode run_state(const command::StateDiff& command, bool json, MasterClient& master, std::ostream& out, std::ostream& err);
-ExitCode run_notify(const command::Notify& command, bool json, TopologyClient& topology, std::ostream& out, std::ostream& err);
+ExitCode run_state(const command::StateShow& command, bool json, MasterClient& master, std::ostream& out,
+                   std::ostream& err);
+ExitCode run_state(const command::StateDiff& command, bool json, MasterClient& master, std::ostream& out,
+                   std::ostream& err);
+ExitCode run_notify(const command::Notify& command, bool json, TopologyClient& topology, std::ostream& out,
+                    std::ostream& err);
 ExitCode run_pki(const command::PkiInit& command, std::ostream& out, std::ostream& err);
 ExitCode run_pki(const command::PkiIssue& command, std::ostream& out, std::ostream& err);
 ExitCode run_pki(const command::PkiShow& command, std::ostream& out, std::ostream& err);

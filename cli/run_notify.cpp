@@ -39,13 +39,15 @@ ExitCode exit_code_of(const api::MoveStatus& move) {
 
 }  // namespace
 
-ExitCode run_notify(const command::Notify& command, bool json, TopologyClient& topology, std::ostream& out, std::ostream& err) {
+ExitCode run_notify(const command::Notify& command, bool json, TopologyClient& topology, std::ostream& out,
+                    std::ostream& err) {
   const if_m_t::v1::Phase phase = phase_of(command.phase);
   const bool begins = phase == if_m_t::v1::PHASE_ANNOUNCED || phase == if_m_t::v1::PHASE_MOVED ||
                       phase == if_m_t::v1::PHASE_PATH_FAILED;
   if (begins && command.server.empty())
-    return report(err, {ExitCode::Usage, "notify " + command.phase + " needs the server that the VM goes to: sami notify " +
-                                             command.phase + " " + command.vm + " SERVER"});
+    return report(err,
+                  {ExitCode::Usage, "notify " + command.phase + " needs the server that the VM goes to: sami notify " +
+                                        command.phase + " " + command.vm + " SERVER"});
   api::NotifyRequest request;
   request.set_phase(phase);
   request.set_subject_id(command.vm);
@@ -69,7 +71,8 @@ ExitCode run_notify(const command::Notify& command, bool json, TopologyClient& t
     return !reached;
   });
   if (const auto* problem = std::get_if<Problem>(&watched)) return report(err, *problem);
-  if (!reached) return report(err, {ExitCode::Failed, "the TDE ended the watch before an answer; see `sami status tde`"});
+  if (!reached)
+    return report(err, {ExitCode::Failed, "the TDE ended the watch before an answer; see `sami status tde`"});
   return exit_code_of(last);
 }
 

@@ -28,8 +28,8 @@ std::string json_of(const Shown& record) {
   return "null";
 }
 
-Answer<Records> fetch(MasterClient& master, const std::string& host, const std::string& vm, const std::string& state_class,
-                      const std::string& context) {
+Answer<Records> fetch(MasterClient& master, const std::string& host, const std::string& vm,
+                      const std::string& state_class, const std::string& context) {
   api::StateRequest request;
   request.set_host(host);
   request.set_subject_id(vm);
@@ -60,14 +60,16 @@ void print(const Records& records, bool json, std::ostream& out) {
 
 }  // namespace
 
-ExitCode run_state(const command::StateShow& command, bool json, MasterClient& master, std::ostream& out, std::ostream& err) {
+ExitCode run_state(const command::StateShow& command, bool json, MasterClient& master, std::ostream& out,
+                   std::ostream& err) {
   auto answer = fetch(master, command.host, command.vm, command.state_class, command.context);
   if (const auto* problem = std::get_if<Problem>(&answer)) return report(err, *problem);
   print(std::get<Records>(answer), json, out);
   return ExitCode::Done;
 }
 
-ExitCode run_state(const command::StateDiff& command, bool json, MasterClient& master, std::ostream& out, std::ostream& err) {
+ExitCode run_state(const command::StateDiff& command, bool json, MasterClient& master, std::ostream& out,
+                   std::ostream& err) {
   auto first = fetch(master, command.first_host, command.vm, command.state_class, command.context);
   if (const auto* problem = std::get_if<Problem>(&first)) return report(err, *problem);
   auto second = fetch(master, command.second_host, command.vm, command.state_class, command.context);

@@ -22,7 +22,8 @@ std::string render_table(const std::vector<std::string>& header, const std::vect
   const auto line = [&](const std::vector<std::string>& cells) {
     std::string text;
     for (std::size_t column = 0; column < cells.size(); ++column)
-      text += column + 1 == cells.size() ? cell(cells[column]) : fmt::format("{:<{}}  ", cell(cells[column]), width[column]);
+      text += column + 1 == cells.size() ? cell(cells[column])
+                                         : fmt::format("{:<{}}  ", cell(cells[column]), width[column]);
     out += text + "\n";
   };
   line(header);

@@ -28,9 +28,14 @@ TEST(Options, Resolve_takes_a_place) {
 }
 
 TEST(Options, A_wrong_line_says_what_was_expected) {
-  for (const auto& line : std::vector<std::vector<const char*>>{
-           {}, {"migration"}, {"migration", "show"}, {"migration", "resolve", "m-1", "elsewhere"}, {"host", "list", "-o", "xml"},
-           {"nonsense"}, {"audit", "--from", "yesterday"}, {"--certificate", "x", "host", "list"}}) {
+  for (const auto& line : std::vector<std::vector<const char*>>{{},
+                                                                {"migration"},
+                                                                {"migration", "show"},
+                                                                {"migration", "resolve", "m-1", "elsewhere"},
+                                                                {"host", "list", "-o", "xml"},
+                                                                {"nonsense"},
+                                                                {"audit", "--from", "yesterday"},
+                                                                {"--certificate", "x", "host", "list"}}) {
     const auto parsed = parse(line);
     ASSERT_TRUE(std::holds_alternative<Stop>(parsed));
     EXPECT_EQ(std::get<Stop>(parsed).code, ExitCode::Usage);

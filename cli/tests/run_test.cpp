@@ -97,7 +97,8 @@ TEST(Run, What_is_not_there_is_said_on_standard_error) {
 }
 
 TEST(Run, An_unreachable_daemon_has_its_exit_code) {
-  EXPECT_EQ(run_line({"host", "list"}, [](ScriptedMaster& master) { master.unreachable = true; }).code, ExitCode::Unreachable);
+  EXPECT_EQ(run_line({"host", "list"}, [](ScriptedMaster& master) { master.unreachable = true; }).code,
+            ExitCode::Unreachable);
 }
 
 TEST(Run, Waiting_exits_by_how_the_migration_ended) {
@@ -109,9 +110,8 @@ TEST(Run, Waiting_exits_by_how_the_migration_ended) {
     EXPECT_EQ(outcome.code, code) << state;
     EXPECT_NE(outcome.out.find(state), std::string::npos);
   }
-  const auto open = run_line({"migration", "start", "vm1", "server2", "--wait"}, [&](ScriptedMaster& master) {
-    master.watched = {migration_in("PRECOPY", false)};
-  });
+  const auto open = run_line({"migration", "start", "vm1", "server2", "--wait"},
+                             [&](ScriptedMaster& master) { master.watched = {migration_in("PRECOPY", false)}; });
   EXPECT_EQ(open.code, ExitCode::TimedOut);
 }
 
