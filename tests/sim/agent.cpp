@@ -77,6 +77,7 @@ void Agent::forget(bool process_died) {
   connected_ = false;
   if (process_died) {
     lanes_.clear();
+    world_.checker->agent_died(name);
     connections.reset();
     counters.reset();
   }
@@ -185,11 +186,11 @@ void Agent::run(const protocol::DriverCall& call) {
   const auto& settings = engine_.settings;
   const std::int64_t longest = engine_.fault(settings.slow_driver) ? 2000 : settings.driver_ms;
   engine_.after(engine_.delay_ms(0, longest), [this, call, life = life_, machine = machine_, longest] {
-    if (life != life_) return world_.checker->call_ends(name, call);
+    if (life != life_) return;
     const auto reply = std::make_shared<DriverReply>(perform(call));
     engine_.after(engine_.delay_ms(0, longest / 2 + 1), [this, call, life, machine, reply] {
-      world_.checker->call_ends(name, call);
       if (life != life_) return;
+      world_.checker->call_ends(name, call);
       --lanes_[call.state_class].running;
       if (machine == machine_) apply(protocol::soa_event::FromDriver{*reply});
       if (life == life_) run_next(call.state_class);

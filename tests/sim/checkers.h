@@ -38,6 +38,7 @@ class Checker {
   // ---- what the shells report, after the journal was written
   void master_stepped(const protocol::SomStep& step);
   void agent_stepped(const std::string& host, const protocol::SoaStep& step);
+  void epochs_written(const std::string& host, const std::vector<JournalWrite>& writes);
   void gate_stepped(const protocol::GateStep& step);
   void agent_sees(const std::string& host, const if_m_a::v1::MasterMessage& message);
   void gate_sees(const if_m_t::v1::MasterMessage& message);
@@ -46,6 +47,7 @@ class Checker {
   // ---- driver calls
   void call_begins(const std::string& host, const protocol::DriverCall& call);
   void call_ends(const std::string& host, const protocol::DriverCall& call);
+  void agent_died(const std::string& host);
   std::optional<Before> before_call(const std::string& host, const protocol::DriverCall& call) const;
   void after_call(const std::string& host, const protocol::DriverCall& call, const std::optional<Before>& before,
                   const protocol::DriverReply& reply);
@@ -56,8 +58,6 @@ class Checker {
   void expect(const Move& move);
   bool open_migration(const std::string& subject) const;
   const std::map<std::string, protocol::journal::Migration>& migrations() const { return migrations_; }
-  void agent_did(const std::string& host, const std::string& what);   // for reports only
-
   // What remains, in words; empty: the end is as it must be.
   std::string leftovers() const;
   void at_end() const;
@@ -96,7 +96,7 @@ class Checker {
                       const protocol::DriverReply& reply) const;
   bool went_on(const Migration& migration) const;
   bool was_expected(const Migration& migration, const Flow& flow) const;
-  bool stands_at_destination(const common::v1::Transfer& plan, const Connection& connection) const;
+  bool stands_at_owner(const Migration& migration, const common::v1::Transfer& plan, const Connection& connection) const;
   const Expected* expected(const Migration& migration) const;
   const Migration* find(const std::string& id) const;
 

@@ -23,9 +23,9 @@ std::uint64_t tables_of(const Context& context) { return context.connections.siz
 
 // ---- rule 7
 
-void Checker::agent_stepped(const std::string& host, const protocol::SoaStep& step) {
+void Checker::epochs_written(const std::string& host, const std::vector<JournalWrite>& writes) {
   constexpr std::string_view prefix = "epoch/";
-  for (const auto& write : step.journal) {
+  for (const auto& write : writes) {
     if (write.key.compare(0, prefix.size(), prefix) != 0 || !write.value) continue;
     journal::EpochRecord record;
     if (!record.ParseFromString(*write.value)) broken(7, host + " journals garbage under " + write.key);
@@ -33,6 +33,10 @@ void Checker::agent_stepped(const std::string& host, const protocol::SoaStep& st
     if (record.epoch() < highest) broken(7, fmt::format("{} lowers {} from {} to {}", host, write.key, highest, record.epoch()));
     highest = record.epoch();
   }
+}
+
+void Checker::agent_stepped(const std::string& host, const protocol::SoaStep& step) {
+  epochs_written(host, step.journal);
   for (const auto& call : step.calls) check_call_epoch(host, call);
 }
 
@@ -57,6 +61,10 @@ void Checker::call_ends(const std::string& host, const protocol::DriverCall& cal
   if (writes(call)) running_.erase(host + "/" + call.state_class);
 }
 
+void Checker::agent_died(const std::string& host) {
+  std::erase_if(running_, [&](const auto& entry) { return entry.first.compare(0, host.size() + 1, host + "/") == 0; });
+}
+
 // ---- rules 2 to 6
 
 std::optional<Before> Checker::before_call(const std::string& host, const protocol::DriverCall& call) const {
@@ -77,10 +85,11 @@ void Checker::after_call(const std::string& host, const protocol::DriverCall& ca
   check_installs(host, call, *before, after, reply);
 }
 
-// The VM is where this migration cannot know, and comes back to records that the destination owns.
+// The VM is where this migration cannot know: it finds its records where this migration left them.
 bool Checker::went_on(const Migration& migration) const {
   const std::string& place = world_.servers[world_.vm(migration.subject().id())->server].name;
-  return migration.outcome() == common::v1::OUTCOME_AT_DESTINATION && place != migration.destination_place();
+  if (migration.outcome() == common::v1::OUTCOME_AT_DESTINATION) return place != migration.destination_place();
+  return migration.outcome() == common::v1::OUTCOME_AT_SOURCE && place != migration.source_place();
 }
 
 bool Checker::was_expected(const Migration& migration, const Flow& flow) const {
@@ -88,8 +97,10 @@ bool Checker::was_expected(const Migration& migration, const Flow& flow) const {
   return known != nullptr && std::any_of(known->flows.begin(), known->flows.end(), [&](const Expectation& e) { return &world_.flows[e.flow] == &flow; });
 }
 
-bool Checker::stands_at_destination(const common::v1::Transfer& plan, const Connection& connection) const {
-  const auto& table = world_.agent(plan.destination_host()).kernel.contexts.at(name_of(plan.destination_context())).connections;
+bool Checker::stands_at_owner(const Migration& migration, const common::v1::Transfer& plan, const Connection& connection) const {
+  const bool there = migration.outcome() == common::v1::OUTCOME_AT_DESTINATION;
+  const std::string context = name_of(there ? plan.destination_context() : plan.source_context());
+  const auto& table = world_.agent(there ? plan.destination_host() : plan.source_host()).kernel.contexts.at(context).connections;
   const auto entry = table.find(key_of(connection));
   return entry != table.end() && entry->second.translation == connection.translation;
 }
@@ -118,7 +129,7 @@ void Checker::check_removals(const std::string& host, const protocol::DriverCall
     if (std::find(hops.begin(), hops.end(), here) == hops.end()) continue;
     const auto& feedback = migration->transfers(index).feedback();
     const bool said_so = std::any_of(feedback.begin(), feedback.end(), [](const auto& f) { return f.result() == common::v1::CLASS_RESULT_FAILED; });
-    if (went_on(*migration) && (said_so || stands_at_destination(plan, flow->connection) || !was_expected(*migration, *flow))) continue;
+    if (went_on(*migration) && (said_so || stands_at_owner(*migration, plan, flow->connection) || !was_expected(*migration, *flow))) continue;
     const bool retained = plan.disposition() == common::v1::DISPOSITION_COPY_AND_RETAIN;
     broken(retained ? 3 : 2, what + ", and the flow lives and crosses it" + (retained ? " (to be retained)" : ""));
   }

@@ -35,7 +35,7 @@ protocol::SomConfig Master::config(const Settings& settings) {
 }
 
 void Master::build() {
-  som_.emplace(config(engine_.settings), journal, engine_.now);
+  som_.emplace(config(engine_.settings), journal, world_.mutation == Mutation::NoDeadlines ? Instant{0} : engine_.now);
   apply(protocol::som_event::Tick{});
 }
 
@@ -46,7 +46,6 @@ void Master::forget(bool) {
 }
 
 void Master::tick() {
-  if (world_.mutation == Mutation::NoDeadlines) return;
   apply(protocol::som_event::Tick{});
 }
 
@@ -55,7 +54,8 @@ void Master::apply(protocol::SomEvent event) {
   const CrashPoint point = draw_crash();
   som_->set_wall(engine_.now.nanoseconds / 1000);
   engine_.record("som", event.index());
-  protocol::SomStep step = som_->step(engine_.now, std::move(event));
+  const Instant now = world_.mutation == Mutation::NoDeadlines ? Instant{0} : engine_.now;
+  protocol::SomStep step = som_->step(now, std::move(event));
   if (world_.mutation != Mutation::None) mutate(world_, step);
   if (point == CrashPoint::BeforeCommit) return die();
   if (!commit(step.journal)) return;

@@ -154,6 +154,12 @@ const std::vector<MutationInfo>& mutations() {
   return all;
 }
 
+void provoke(Mutation mutation, Settings& settings) {
+  if (mutation != Mutation::EpochForgotten) return;
+  settings.crash = 10;
+  settings.replay = 200;
+}
+
 void mutate(World& world, protocol::SomStep& step) {
   switch (world.mutation) {
     case Mutation::ReleaseBeforeOutcome: return release_everything(world, step);
@@ -166,6 +172,10 @@ void mutate(World& world, protocol::SomStep& step) {
 void mutate(World& world, Agent& agent, const protocol::SoaEvent& event, protocol::SoaStep& step) {
   switch (world.mutation) {
     case Mutation::RemoveAtFinalize: return remove_at_finalize(agent, event, step);
+    case Mutation::EpochForgotten:
+      world.checker->epochs_written(agent.name, step.journal);
+      std::erase_if(step.journal, [](const JournalWrite& write) { return write.key.compare(0, 6, "epoch/") == 0; });
+      return;
     case Mutation::RollbackTakesAll: return take_all(world, agent, step);
     default: return;
   }

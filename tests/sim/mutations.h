@@ -11,6 +11,7 @@
 namespace sami::sim {
 
 class World;
+struct Settings;
 class Agent;
 
 enum class Mutation {
@@ -28,7 +29,7 @@ enum class Mutation {
   ConflictOverwritten,     // planned: the other one has to give way
   ConflictAdopted,         // planned: the other one is called the same
   EpochForgotten,          // the agent does not keep the highest epoch
-  NoDeadlines,             // the SOM's clock does not ring
+  NoDeadlines,             // the SOM's clock stands still
   TwoWriters,              // the shell runs two calls of a class at once
 };
 
@@ -39,6 +40,8 @@ struct MutationInfo {
 };
 const std::vector<MutationInfo>& mutations();
 
+// The faults without which the mutation would hardly ever show.
+void provoke(Mutation mutation, Settings& settings);
 void mutate(World& world, protocol::SomStep& step);
 void mutate(World& world, Agent& agent, const protocol::SoaEvent& event, protocol::SoaStep& step);
 protocol::DriverReply perform_mutated(World& world, Agent& agent, const protocol::DriverCall& call, state::Driver& driver);

@@ -21,6 +21,7 @@ common::v1::Prefix exactly(Address address) {
 }  // namespace
 
 World::World(std::uint64_t seed, Mutation its_mutation, bool tracing) : engine(seed, tracing), mutation(its_mutation) {
+  provoke(mutation, engine.settings);
   checker = std::make_unique<Checker>(*this);
   hypervisor = std::make_unique<Hypervisor>(*this);
   make_topology();
@@ -196,7 +197,7 @@ void World::open_flow(std::size_t index) {
     if (other >= index) ++other;
     flow.peer_vm = static_cast<std::ptrdiff_t>(other);
     flow.peer = vms[other].address;
-    flow.unchecked = hypervisor->in_motion(index) && hypervisor->in_motion(other);
+    flow.unchecked = hypervisor->in_motion(index) || hypervisor->in_motion(other);
     if (!vms[other].running) return;
   }
   const bool inbound = !vms[index].running || random.chance(400);

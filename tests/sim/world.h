@@ -30,7 +30,7 @@ struct Flow {
   std::ptrdiff_t peer_vm = -1;       // the other end is a VM, too
   Connection connection;             // as the ends know it
   bool alive = true;
-  bool unchecked = false;            // both ends were moved at once: the plan could not be right
+  bool unchecked = false;            // an end moves while the other does, too: a plan made in between is not right
   bool opened_while_paused = false;
 };
 
