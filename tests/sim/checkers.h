@@ -60,6 +60,7 @@ class Checker {
   const std::map<std::string, protocol::journal::Migration>& migrations() const { return migrations_; }
   // What remains, in words; empty: the end is as it must be.
   std::string leftovers() const;
+  std::string barriers() const;
   void at_end() const;
 
  private:
@@ -105,6 +106,7 @@ class Checker {
   std::map<std::string, Expected> expected_;                    // by notification
   std::map<std::string, std::uint64_t> epochs_;                 // "host/subject" -> highest journaled
   std::map<std::string, std::string> running_;                  // "host/class" -> write call in flight
+  std::map<std::string, Instant> outcome_at_;                   // by migration
   std::set<std::string> resolved_;                              // by the operator
   std::set<std::string> rebooted_during_;                       // "migration/host"
 };

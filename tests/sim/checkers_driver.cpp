@@ -118,12 +118,13 @@ void Checker::check_removals(const std::string& host, const protocol::DriverCall
     if (after.connections.contains(key)) continue;
     const std::string what = fmt::format("{} of {} removes {} from {}/{}", call.scope->migration_id, call.scope->subject.id(), readable(key), host, before.context);
     if (!in_scope(*call.scope, connection.first, connection.second)) broken(5, what + ", which is not the subject's");
+    const auto flow = std::find_if(world_.flows.begin(), world_.flows.end(), [&, wanted = key](const Flow& f) { return key_of(f.connection) == wanted; });
+    if (flow != world_.flows.end() && flow->unchecked) continue;
     if (destination && connection.installed_by.empty()) broken(5, what + ", which stood there before");
     if (destination && connection.installed_by != call.scope->migration_id) {
       const Migration* installer = find(connection.installed_by);
       if (installer == nullptr || installer->subject().id() != call.scope->subject.id()) broken(5, what + ", which another migration installed");
     }
-    const auto flow = std::find_if(world_.flows.begin(), world_.flows.end(), [&, wanted = key](const Flow& f) { return key_of(f.connection) == wanted; });
     if (flow == world_.flows.end() || !flow->alive || flow->unchecked || migration->outcome_by_operator()) continue;
     const auto hops = world_.path(*flow);
     if (std::find(hops.begin(), hops.end(), here) == hops.end()) continue;
@@ -215,15 +216,11 @@ std::string Checker::leftovers() const {
     }
     if (!agent->idle()) add(agent->name + " has driver calls under way");
     if (agent->connections->followed() + agent->counters->followed() > 0) add(agent->name + " follows changes");
-    for (const auto& [context, tables] : agent->kernel.contexts) {
-      for (const auto& [subject, until] : tables.barriers) {
-        if (until > world_.engine.now) add(fmt::format("{}/{} has a barrier for {}", agent->name, context, subject));
-      }
-    }
     for (const auto& [key, value] : agent->journal) {
       if (key != "agent" && key.compare(0, 6, "epoch/") != 0) add(agent->name + " has " + key + " in its journal");
     }
   }
+  if (const std::string barrier = barriers(); !barrier.empty()) add(barrier);
   for (const auto& [key, value] : world_.entity->journal) add("the gate has " + key + " in its journal");
   for (const auto& [key, value] : world_.master->journal) {
     journal::SubjectRecord record;
@@ -231,6 +228,17 @@ std::string Checker::leftovers() const {
     if (!record.open_migration().empty()) add("the SOM says " + record.open_migration() + " is open");
   }
   return what;
+}
+
+std::string Checker::barriers() const {
+  for (const auto& agent : world_.agents) {
+    for (const auto& [context, tables] : agent->kernel.contexts) {
+      for (const auto& [subject, until] : tables.barriers) {
+        if (until > world_.engine.now) return fmt::format("{}/{} has a barrier for {}", agent->name, context, subject);
+      }
+    }
+  }
+  return {};
 }
 
 // What stands where no path of the VM goes must be on the list of holders.

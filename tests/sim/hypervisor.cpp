@@ -222,6 +222,7 @@ void Hypervisor::resume(const std::string& id, bool at_destination) {
   move.phase = at_destination ? Phase::AtDestination : Phase::AtSource;
   vm.running = true;
   vm.server = at_destination ? move.to : move.from;
+  vm.arrived = world_.engine.now;
   world_.engine.record(name_of(move.phase), move.vm);
   if (world_.engine.tracing()) world_.engine.trace("hypervisor: " + id + " " + vm.name + " runs " + name_of(move.phase));
   if (at_destination) world_.stray_packets(move.vm, move.from);

@@ -45,6 +45,10 @@ void Master::forget(bool) {
   if (tde_link != nullptr) tde_link->server_gone();
 }
 
+Instant Master::next_deadline() const {
+  return som_ && world_.mutation != Mutation::NoDeadlines ? som_->next_deadline() : Instant::never();
+}
+
 void Master::tick() {
   apply(protocol::som_event::Tick{});
 }

@@ -115,7 +115,7 @@ class Master final : public Process {
  private:
   void build() override;
   void forget(bool process_died) override;
-  Instant next_deadline() const override { return som_ ? som_->next_deadline() : Instant::never(); }
+  Instant next_deadline() const override;
   void tick() override;
   void send(const protocol::SomStep::ToAgent& message);
   void send(const protocol::SomStep::ToTde& message);

@@ -39,6 +39,7 @@ struct Vm {
   Address address = 0;
   std::size_t server = 0;            // where it runs, or ran before the pause
   bool running = true;
+  Instant arrived;                   // where it is
   std::uint64_t packets = 0;         // that crossed a State Host
   bool counters_disturbed = false;   // a migration lost something: sums need not be right any more
 };
