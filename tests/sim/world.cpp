@@ -177,8 +177,9 @@ bool World::packet(Flow& flow, const std::vector<Hop>& hops, bool opens, bool ne
       entry->second.born = engine.now;
       if (!opens && flow.connection.translation != 0) entry->second.translation = pickup_translation;
     }
+    const bool altered = fresh || entry->second.version != flow.connection.version;
     entry->second.version = flow.connection.version;
-    if (fresh || new_version) kernel.changed(connections_class, hop.context, key);
+    if (altered) kernel.changed(connections_class, hop.context, key);
     if (flow.peer_vm >= 0) continue;                 // a counter has no peer: those between VMs are not counted
     ++tables.counters[counter_key(vms[flow.vm].address)].own;
     kernel.changed(counters_class, hop.context, counter_key(vms[flow.vm].address));
