@@ -148,10 +148,23 @@ void MigrationRun::on_rolled_back(Side side, TransferProgress& t, const if_m_a::
   dirty_ = true;
 }
 
+// It would never become smaller: the transfer cannot be done.
+void MigrationRun::refuse_chunk(SomContext& context, TransferProgress& t, std::size_t octets) {
+  if (t.ready() || t.failed()) return;
+  const std::string detail = fmt::format("{} uploaded a chunk of {} octets, expected at most {}", t.plan().source_host(),
+                                         octets, maximum_chunk);
+  t.set_failed(true);
+  dirty_ = true;
+  ClassFeedbacks news;
+  *news.Add() = failed_class("", common::v1::FINDING_MALFORMED, detail);
+  merge_feedback(*t.mutable_feedback(), news);
+  audit(context, "refused", fmt::format("transfer {}: {}", t.plan().index(), detail));
+}
+
 // As bytes, and nothing of it is kept.
-void MigrationRun::relay_chunk(SomContext& context, const TransferProgress& t, const if_m_a::v1::UploadState& upload) {
+void MigrationRun::relay_chunk(SomContext& context, TransferProgress& t, const if_m_a::v1::UploadState& upload) {
   if (final() || record_.state() == journal::ROLLING_BACK || upload.chunk().empty()) return;
-  if (upload.chunk().size() > maximum_chunk) return;
+  if (upload.chunk().size() > maximum_chunk) return refuse_chunk(context, t, upload.chunk().size());
   if (!context.peers.registered(t.plan().destination_host())) return;
   auto& download = *to_agent(context, t.plan().destination_host()).mutable_download_state();
   *download.mutable_transfer() = upload.transfer();
