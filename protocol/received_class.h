@@ -26,6 +26,7 @@ struct ReceivedClass {
   std::string name;
   bool essential = false;
   std::set<state::Key> ours;        // this migration installed it, or was about to
+  std::set<state::Key> confirmed;   // of ours: an install has been answered, so it is certain what stands here
   std::set<state::Key> present;     // stood here before
   std::map<state::Key, Held> held;  // alive in this generation
   state::Digest sum = 0;            // of held

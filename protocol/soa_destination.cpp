@@ -309,7 +309,7 @@ void DestinationTransfer::on_reply(SoaContext& context, const std::string& state
 void DestinationTransfer::on_error(SoaContext& context, Class& c, const Error& error) {
   const bool removing = phase_ == Phase::Remove;
   if (phase_ == Phase::Install) {   // any subset may be in place; what was to be ours is ours
-    for (auto& item : items_) item.ours = c.book.ours.contains(item.record.key);
+    for (auto& item : items_) item.ours = counts_as_ours(c, item.record.key);
   }
   c.retry_at = context.now + (removing ? context.config.repeat_interval : context.config.round_interval);
   if (++c.failures < maximum_failures || removing) return;  // a rollback is never given up

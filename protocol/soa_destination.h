@@ -78,6 +78,7 @@ class DestinationTransfer final : public TransferBase {
   void take_chunk(SoaContext& context, if_m_a::v1::StateChunk chunk);
   void begin_generation(SoaContext& context, std::uint64_t generation);
   void next_chunk(SoaContext& context);
+  bool counts_as_ours(const Class& c, const state::Key& key) const;
   bool make_items(SoaContext& context, Class& c);
   void take_installed(SoaContext& context, Class& c, const std::vector<state::InstallResult>& results);
   void take_read_back(Class& c, const std::vector<state::Record>& records);

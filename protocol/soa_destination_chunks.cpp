@@ -89,6 +89,11 @@ void DestinationTransfer::next_chunk(SoaContext& context) {
   chunk_in_place(context);
 }
 
+// Once the subject runs here, a key that was only about to be installed may be a younger entry of its own traffic.
+bool DestinationTransfer::counts_as_ours(const Class& c, const state::Key& key) const {
+  return (live() ? c.book.confirmed : c.book.ours).contains(key);
+}
+
 // False: there is nothing to install. The keys that will be ours are journaled here, in the step that installs them.
 bool DestinationTransfer::make_items(SoaContext& context, Class& c) {
   items_.clear();
@@ -116,8 +121,8 @@ bool DestinationTransfer::make_items(SoaContext& context, Class& c) {
     item.record.key = key;
     item.record.gone = record.gone();
     if (!record.gone()) item.record.body = std::move(*record.mutable_body());
-    item.ours = ours;
-    item.only_if_absent = holds() || record_.plan().leftover() || (live() && ours);
+    item.ours = counts_as_ours(c, key);
+    item.only_if_absent = holds() || record_.plan().leftover() || (live() && item.ours);
     if (!ours && !c.book.present.contains(key)) intended.push_back(key);
     items_.push_back(std::move(item));
   }
@@ -148,6 +153,7 @@ void DestinationTransfer::take_installed(SoaContext& context, Class& c,
     }
     if (result.outcome == InstallOutcome::Removed) {
       if (c.book.ours.erase(key) > 0) removed.push_back(key);
+      c.book.confirmed.erase(key);
       c.book.drop(key);
       continue;
     }
@@ -157,6 +163,7 @@ void DestinationTransfer::take_installed(SoaContext& context, Class& c,
       c.book.present.insert(key);
     } else {
       if (c.book.ours.insert(key).second) intended.push_back(key);
+      c.book.confirmed.insert(key);
       read_back_.emplace_back(key, result.expected != 0 ? result.expected : result.digest);
       if (residue) ++residue_;
     }
