@@ -151,8 +151,8 @@ void MigrationRun::on_rolled_back(Side side, TransferProgress& t, const if_m_a::
 // It would never become smaller: the transfer cannot be done.
 void MigrationRun::refuse_chunk(SomContext& context, TransferProgress& t, std::size_t octets) {
   if (t.ready() || t.failed()) return;
-  const std::string detail = fmt::format("{} uploaded a chunk of {} octets, expected at most {}", t.plan().source_host(),
-                                         octets, maximum_chunk);
+  const std::string detail = fmt::format("{} uploaded a chunk of {} octets, expected at most {}",
+                                         t.plan().source_host(), octets, maximum_chunk);
   t.set_failed(true);
   dirty_ = true;
   ClassFeedbacks news;

@@ -43,10 +43,13 @@ inline Result<DaemonOptions> parse_daemon_options(int argc, const char* const* a
 }
 
 // name and purpose: "sami-soa", "the State Orchestration Agent of one State Host".
-inline std::string daemon_usage(const std::string& name, const std::string& purpose, const std::string& default_config) {
+inline std::string daemon_usage(const std::string& name, const std::string& purpose,
+                                const std::string& default_config) {
   return name + ": " + purpose +
          "\n\n"
-         "  --config FILE    configuration (default " + default_config + ")\n"
+         "  --config FILE    configuration (default " +
+         default_config +
+         ")\n"
          "  --check-config   check it, print \"ok\" or every error with file, line and column, and exit\n"
          "  --version        print the version and exit\n"
          "  --help           print this and exit\n\n"

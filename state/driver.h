@@ -30,9 +30,9 @@ using Digest = std::uint64_t;
 
 struct Record {
   Key key;
-  std::string body;      // canonical record; empty when gone
-  bool gone = false;     // asked for by key and not there (read), or ended at the source (install)
-  Digest digest = 0;     // of body, set by the driver; 0 when gone
+  std::string body;   // canonical record; empty when gone
+  bool gone = false;  // asked for by key and not there (read), or ended at the source (install)
+  Digest digest = 0;  // of body, set by the driver; 0 when gone
 };
 
 // Which records a call is about. Addresses are the subject's within its VNs.
@@ -42,31 +42,31 @@ struct Scope {
   std::uint64_t epoch = 0;
   common::Subject subject;
   common::PeerSelector peers;
-  std::string context;                         // of this host; "" is "default"
+  std::string context;  // of this host; "" is "default"
   common::ConflictRule conflict_rule = common::CONFLICT_RULE_PLANNED;
 };
 
 // What a destination found when it was asked to get ready.
 struct Preparation {
   bool accepted = false;
-  std::vector<common::Finding> findings;       // why not, or what is reduced
-  std::vector<Key> present;                    // keys of the scope that stand here already: never deleted by a rollback
+  std::vector<common::Finding> findings;  // why not, or what is reduced
+  std::vector<Key> present;               // keys of the scope that stand here already: never deleted by a rollback
 };
 
 // Everything a follower knows since the last call.
 struct Changes {
-  std::vector<Key> keys;                       // created, altered or ended; each once
-  bool overrun = false;                        // events were lost: only a new snapshot is true (ENOBUFS)
+  std::vector<Key> keys;  // created, altered or ended; each once
+  bool overrun = false;   // events were lost: only a new snapshot is true (ENOBUFS)
 };
 
 enum class InstallOutcome {
-  Installed,             // new here, and ours
-  Updated,               // stood here as ours, and was brought up to date
-  Removed,               // gone: deleted, or was not there
-  Adopted,               // stood here before with the same identity (key and translation): left alone, not ours
-  Replaced,              // MOVED only: a younger entry had to give way; ours now
-  Conflict,              // a different one stands here
-  Foreign,               // not the subject's, or the selector does not take it
+  Installed,  // new here, and ours
+  Updated,    // stood here as ours, and was brought up to date
+  Removed,    // gone: deleted, or was not there
+  Adopted,    // stood here before with the same identity (key and translation): left alone, not ours
+  Replaced,   // MOVED only: a younger entry had to give way; ours now
+  Conflict,   // a different one stands here
+  Foreign,    // not the subject's, or the selector does not take it
   Malformed,
   NoCapacity,
   MissingExternalAddress,
@@ -81,15 +81,16 @@ bool succeeded(InstallOutcome outcome);
 common::FindingCode finding_code(InstallOutcome outcome);
 
 struct InstallItem {
-  Record record;         // digest unset: the driver computes it
-  bool ours = false;     // this migration installed it earlier: update or delete it
+  Record record;                // digest unset: the driver computes it
+  bool ours = false;            // this migration installed it earlier: update or delete it
   bool only_if_absent = false;  // whatever stands under the key is left alone and counts as Adopted
 };
 struct InstallResult {
   Key key;
   InstallOutcome outcome = InstallOutcome::Failed;
-  Digest digest = 0;     // of the body that was asked for; 0 when gone
-  Digest expected = 0;   // what reading it back must show where that differs (the driver cannot carry all of it); 0: digest
+  Digest digest = 0;  // of the body that was asked for; 0 when gone
+  Digest expected =
+      0;  // what reading it back must show where that differs (the driver cannot carry all of it); 0: digest
   bool reduced = false;  // in place, but with reduced fidelity; detail says how
   std::string detail;    // for failures and reductions
 };
@@ -97,11 +98,11 @@ struct InstallResult {
 // What the driver says of itself; goes into the registration.
 struct DriverProfile {
   std::string state_class;
-  std::string representation;                  // driver and version, e.g. "ctnetlink/1"
+  std::string representation;  // driver and version, e.g. "ctnetlink/1"
   std::uint64_t capacity = 0;
-  bool needs_barrier = false;                  // Finalize stops the subject's packets at the source
+  bool needs_barrier = false;  // Finalize stops the subject's packets at the source
   std::vector<std::string> not_carried;
-  std::vector<std::string> capabilities;       // "CAP_NET_ADMIN"
+  std::vector<std::string> capabilities;  // "CAP_NET_ADMIN"
 };
 
 class Driver {

@@ -94,7 +94,8 @@ void Agent::reboot(Duration down) {
 
 void Agent::journal_unavailable() {
   protocol::Soa emergency(config(), journal);
-  for (auto& call : emergency.step(engine_.now, protocol::soa_event::JournalUnavailable{}).calls) enqueue(std::move(call));
+  for (auto& call : emergency.step(engine_.now, protocol::soa_event::JournalUnavailable{}).calls)
+    enqueue(std::move(call));
 }
 
 void Agent::connected() {
@@ -200,7 +201,8 @@ void Agent::run(const protocol::DriverCall& call) {
 
 DriverReply Agent::perform(const protocol::DriverCall& call) {
   const bool connection_call = call.state_class == connections_class;
-  if (!connection_call && call.state_class != counters_class) return {call.id, Error{ErrorKind::Unsupported, "no such class"}};
+  if (!connection_call && call.state_class != counters_class)
+    return {call.id, Error{ErrorKind::Unsupported, "no such class"}};
   state::Driver& driver = connection_call ? static_cast<state::Driver&>(*connections) : *counters;
   const bool unfollow_or_lower = std::holds_alternative<driver_call::Unfollow>(call.call) ||
                                  std::holds_alternative<driver_call::LowerBarrier>(call.call);
@@ -211,7 +213,8 @@ DriverReply Agent::perform(const protocol::DriverCall& call) {
   const auto before = world_.checker->before_call(name, call);
   const bool partial = std::holds_alternative<driver_call::Install>(call.call) && !unfollow_or_lower &&
                        engine_.fault(engine_.settings.partial_install);
-  DriverReply reply = partial ? perform_part(call, driver, engine_.random) : perform_mutated(world_, *this, call, driver);
+  DriverReply reply =
+      partial ? perform_part(call, driver, engine_.random) : perform_mutated(world_, *this, call, driver);
   if (engine_.tracing()) engine_.trace(fmt::format("{}: {}", name, describe(call, reply)));
   world_.checker->after_call(name, call, before, reply);
   if (fails) return {call.id, error};

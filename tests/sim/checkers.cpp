@@ -16,7 +16,8 @@ constexpr auto at_destination = common::v1::OUTCOME_AT_DESTINATION;
 std::string name_of(const std::string& context) { return context.empty() ? "default" : context; }
 
 bool carries(const journal::Migration& migration) {
-  return migration.state() == journal::RELEASING || migration.state() == journal::DONE || migration.state() == journal::DONE_WITH_LOSS;
+  return migration.state() == journal::RELEASING || migration.state() == journal::DONE ||
+         migration.state() == journal::DONE_WITH_LOSS;
 }
 bool goes_back(const journal::Migration& migration) {
   return migration.state() == journal::ROLLING_BACK || migration.state() == journal::ROLLED_BACK;
@@ -75,8 +76,8 @@ void Checker::master_stepped(const protocol::SomStep& step) {
 
 void Checker::migration_written(const Migration& before, const Migration& after) {
   if (before.id() == after.id() && before.state() != after.state() && !reaches(before.state(), after.state(), 4)) {
-    broken(8, fmt::format("{} goes from {} to {}, which the table does not have", after.id(), protocol::to_string(before.state()),
-                          protocol::to_string(after.state())));
+    broken(8, fmt::format("{} goes from {} to {}, which the table does not have", after.id(),
+                          protocol::to_string(before.state()), protocol::to_string(after.state())));
   }
   if (before.vote() != common::v1::VOTE_UNSPECIFIED && before.vote() != after.vote()) {
     broken(1, after.id() + " takes its vote back");
@@ -85,7 +86,8 @@ void Checker::migration_written(const Migration& before, const Migration& after)
   if (before.outcome() != after.outcome() || before.state() != after.state()) check_outcome(after);
   if (before.vote() != common::v1::VOTE_GO && after.vote() == common::v1::VOTE_GO && !after.force()) check_go(after);
   if (before.state() == after.state() || !protocol::is_final(after.state())) return;
-  if (world_.engine.tracing()) world_.engine.trace(after.id() + " ends: " + std::string(protocol::to_string(after.state())));
+  if (world_.engine.tracing())
+    world_.engine.trace(after.id() + " ends: " + std::string(protocol::to_string(after.state())));
   world_.engine.record("end", static_cast<std::uint64_t>(after.state()));
   Vm* vm = world_.vm(after.subject().id());
   if (after.state() == journal::DONE) check_done(after);
@@ -105,7 +107,8 @@ void Checker::check_outcome(const Migration& migration) const {
     }
     return;
   }
-  if ((carries(migration) && migration.outcome() != at_destination) || (goes_back(migration) && migration.outcome() != at_source)) {
+  if ((carries(migration) && migration.outcome() != at_destination) ||
+      (goes_back(migration) && migration.outcome() != at_source)) {
     broken(1, migration.id() + " acts against its outcome");
   }
   if (migration.outcome_by_operator()) {
@@ -146,7 +149,8 @@ void Checker::expect(const Move& move) {
   // Where packets in the middle of a flow make entries, a VM that outruns its migrations leaves wrong ones everywhere.
   bool outruns = false;
   for (const auto& [id, migration] : migrations_) {
-    if (!world_.engine.settings.pickup || migration.subject().id() != vm.name || protocol::is_final(migration.state())) continue;
+    if (!world_.engine.settings.pickup || migration.subject().id() != vm.name || protocol::is_final(migration.state()))
+      continue;
     if (migration.notification_id() == move.id) continue;
     expected_.erase(migration.notification_id());
     outruns = true;
@@ -189,12 +193,15 @@ void Checker::check_in_place(const Migration& migration, const std::string& when
     const std::string what = fmt::format("{} {}: {} {} of {}", migration.id(), when, readable(key_of(flow.connection)),
                                          "{}", e.to_host + "/" + e.to_context);
     if (entry == tables.connections.end()) broken(2, fmt::format(fmt::runtime(what), "is missing in the table"));
-    if (entry->second.translation != flow.connection.translation) broken(6, fmt::format(fmt::runtime(what), "stands with another translation in the table"));
+    if (entry->second.translation != flow.connection.translation)
+      broken(6, fmt::format(fmt::runtime(what), "stands with another translation in the table"));
     // Whatever arrives after the outcome never updates what stands there.
-    const bool whole = exact || (migration.vote() == common::v1::VOTE_GO && migration.conflict_rule() == common::v1::CONFLICT_RULE_PLANNED);
+    const bool whole = exact || (migration.vote() == common::v1::VOTE_GO &&
+                                 migration.conflict_rule() == common::v1::CONFLICT_RULE_PLANNED);
     // What stood there before is adopted as it is (state/driver.h), however old.
     const bool ours = entry->second.installed_by == migration.id();
-    if (whole && ours && entry->second.version < e.version) broken(2, fmt::format(fmt::runtime(what), "is older than at the pause in the table"));
+    if (whole && ours && entry->second.version < e.version)
+      broken(2, fmt::format(fmt::runtime(what), "is older than at the pause in the table"));
   }
 }
 
@@ -208,14 +215,15 @@ void Checker::check_done(const Migration& migration) const {
   const Vm* vm = world_.vm(migration.subject().id());
   if (vm == nullptr || migration.force()) return;
   check_sum(migration, *vm);
-  if (!vm->running || world_.servers[vm->server].name != migration.destination_place()) return;   // it went on
+  if (!vm->running || world_.servers[vm->server].name != migration.destination_place()) return;  // it went on
   if (migration.outcome_by_operator()) return;
   check_in_place(migration, "is DONE", false);
   const auto taken = outcome_at_.find(migration.id());
-  if (taken == outcome_at_.end() || vm->arrived > taken->second) return;   // it was elsewhere meanwhile
+  if (taken == outcome_at_.end() || vm->arrived > taken->second) return;  // it was elsewhere meanwhile
   for (const auto& transfer : migration.transfers()) {
     if (transfer.plan().leftover() || stays(transfer.plan())) continue;
-    if (transfer.plan().disposition() == common::v1::DISPOSITION_MOVE) check_source_is_clean(migration, transfer.plan());
+    if (transfer.plan().disposition() == common::v1::DISPOSITION_MOVE)
+      check_source_is_clean(migration, transfer.plan());
   }
 }
 
@@ -236,7 +244,8 @@ void Checker::check_source_is_clean(const Migration& migration, const common::v1
       const auto hops = world_.path(*flow);
       if (std::find(hops.begin(), hops.end(), source) != hops.end()) continue;
     }
-    broken(3, fmt::format("{} is DONE and {} is still at its source {}/{}", migration.id(), readable(key), source.host, source.context));
+    broken(3, fmt::format("{} is DONE and {} is still at its source {}/{}", migration.id(), readable(key), source.host,
+                          source.context));
   }
 }
 
@@ -254,16 +263,22 @@ void Checker::check_sum(const Migration& migration, const Vm& vm) const {
   const Context& tables = world_.agent(known->counter_host).kernel.contexts.at(known->counter_context);
   const auto counter = tables.counters.find(counter_key(vm.address));
   const std::uint64_t total = counter == tables.counters.end() ? 0 : counter->second.total();
-  if (total > vm.packets) broken(4, fmt::format("{}: {} counts {} packets of {}, which sent {}", migration.id(), known->counter_host, total, vm.name, vm.packets));
-  const bool whole = migration.vote() == common::v1::VOTE_GO && migration.conflict_rule() == common::v1::CONFLICT_RULE_PLANNED;
-  if (whole && total < known->counter) broken(4, fmt::format("{}: {} counts {} packets of {}, and had {} at the pause", migration.id(), known->counter_host, total, vm.name, known->counter));
+  if (total > vm.packets)
+    broken(4, fmt::format("{}: {} counts {} packets of {}, which sent {}", migration.id(), known->counter_host, total,
+                          vm.name, vm.packets));
+  const bool whole =
+      migration.vote() == common::v1::VOTE_GO && migration.conflict_rule() == common::v1::CONFLICT_RULE_PLANNED;
+  if (whole && total < known->counter)
+    broken(4, fmt::format("{}: {} counts {} packets of {}, and had {} at the pause", migration.id(),
+                          known->counter_host, total, vm.name, known->counter));
 }
 
 // ---- what peers see
 
 void Checker::agent_sees(const std::string& host, const if_m_a::v1::MasterMessage& message) {
   if (!message.has_release() && !message.has_rollback()) return;
-  const std::string& id = message.has_release() ? message.release().transfer().migration_id() : message.rollback().transfer().migration_id();
+  const std::string& id = message.has_release() ? message.release().transfer().migration_id()
+                                                : message.rollback().transfer().migration_id();
   const Migration* migration = find(id);
   if (message.has_release() && (migration == nullptr || !carries(*migration))) {
     broken(1, fmt::format("{} sees a Release of {}, which the SOM's journal has not as RELEASING", host, id));
@@ -287,7 +302,8 @@ void Checker::gate_stepped(const protocol::GateStep& step) {
     if (instruction.kind != protocol::HypervisorInstruction::Kind::Continue) continue;
     const auto entry = world_.entity->journal.find("gate/" + instruction.notification_id);
     journal::GateRecord record;
-    if (entry == world_.entity->journal.end() || !record.ParseFromString(entry->second) || record.vote() != common::v1::VOTE_GO) {
+    if (entry == world_.entity->journal.end() || !record.ParseFromString(entry->second) ||
+        record.vote() != common::v1::VOTE_GO) {
       broken(1, "the gate says continue to " + instruction.notification_id + " without a GO in its journal");
     }
   }

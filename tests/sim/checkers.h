@@ -1,5 +1,5 @@
-// The nine invariants of ARCHITECTURE.md, checked at every step against the truth of the simulated world: the place of each
-// VM, its own list of flows, and what was journaled before it was said. A violation throws Broken.
+// The nine invariants of ARCHITECTURE.md, checked at every step against the truth of the simulated world: the place of
+// each VM, its own list of flows, and what was journaled before it was said. A violation throws Broken.
 #pragma once
 
 #include <map>
@@ -74,7 +74,7 @@ class Checker {
   };
   struct Expected {
     std::vector<Expectation> flows;
-    std::uint64_t counter = 0;           // at the source, of the transfer that takes every peer
+    std::uint64_t counter = 0;  // at the source, of the transfer that takes every peer
     std::string counter_host;
     std::string counter_context;
     Instant when;
@@ -90,25 +90,27 @@ class Checker {
   void check_source_is_clean(const Migration& migration, const common::v1::Transfer& transfer) const;
   void check_in_place(const Migration& migration, const std::string& when, bool exact) const;
   void check_call_epoch(const std::string& host, const protocol::DriverCall& call) const;
-  void check_removals(const std::string& host, const protocol::DriverCall& call, const Before& before, const Context& after) const;
-  void check_installs(const std::string& host, const protocol::DriverCall& call, const Before& before, const Context& after,
-                      const protocol::DriverReply& reply) const;
-  void check_counters(const std::string& host, const protocol::DriverCall& call, const Before& before, const Context& after,
-                      const protocol::DriverReply& reply) const;
+  void check_removals(const std::string& host, const protocol::DriverCall& call, const Before& before,
+                      const Context& after) const;
+  void check_installs(const std::string& host, const protocol::DriverCall& call, const Before& before,
+                      const Context& after, const protocol::DriverReply& reply) const;
+  void check_counters(const std::string& host, const protocol::DriverCall& call, const Before& before,
+                      const Context& after, const protocol::DriverReply& reply) const;
   bool went_on(const Migration& migration) const;
   bool was_expected(const Migration& migration, const Flow& flow) const;
-  bool stands_at_owner(const Migration& migration, const common::v1::Transfer& plan, const Connection& connection) const;
+  bool stands_at_owner(const Migration& migration, const common::v1::Transfer& plan,
+                       const Connection& connection) const;
   const Expected* expected(const Migration& migration) const;
   const Migration* find(const std::string& id) const;
 
   World& world_;
-  std::map<std::string, Migration> migrations_;                 // as journaled
-  std::map<std::string, Expected> expected_;                    // by notification
-  std::map<std::string, std::uint64_t> epochs_;                 // "host/subject" -> highest journaled
-  std::map<std::string, std::string> running_;                  // "host/class" -> write call in flight
-  std::map<std::string, Instant> outcome_at_;                   // by migration
-  std::set<std::string> resolved_;                              // by the operator
-  std::set<std::string> rebooted_during_;                       // "migration/host"
+  std::map<std::string, Migration> migrations_;  // as journaled
+  std::map<std::string, Expected> expected_;     // by notification
+  std::map<std::string, std::uint64_t> epochs_;  // "host/subject" -> highest journaled
+  std::map<std::string, std::string> running_;   // "host/class" -> write call in flight
+  std::map<std::string, Instant> outcome_at_;    // by migration
+  std::set<std::string> resolved_;               // by the operator
+  std::set<std::string> rebooted_during_;        // "migration/host"
 };
 
 }  // namespace sami::sim

@@ -12,7 +12,8 @@ namespace driver_call = protocol::driver_call;
 std::string chunk_text(const std::string& bytes) {
   if_m_a::v1::StateChunk chunk;
   if (!chunk.ParseFromString(bytes)) return "garbage";
-  std::string text = fmt::format("generation {} sequence {} round {} {} records", chunk.generation(), chunk.sequence(), chunk.round(), chunk.records_size());
+  std::string text = fmt::format("generation {} sequence {} round {} {} records", chunk.generation(), chunk.sequence(),
+                                 chunk.round(), chunk.records_size());
   if (chunk.has_round_end()) text += " ends " + if_m_a::v1::RoundKind_Name(chunk.round_end().kind());
   for (const auto& record : chunk.records()) text += (record.gone() ? " -" : " +") + readable(record.key());
   return text;
@@ -35,14 +36,16 @@ std::string readable(const state::Key& key) {
 
 std::string describe(const if_m_a::v1::AgentMessage& message) {
   if (message.has_upload_state()) {
-    return fmt::format("UploadState {}/{} {}", message.upload_state().transfer().migration_id(), message.upload_state().transfer().transfer(), chunk_text(message.upload_state().chunk()));
+    return fmt::format("UploadState {}/{} {}", message.upload_state().transfer().migration_id(),
+                       message.upload_state().transfer().transfer(), chunk_text(message.upload_state().chunk()));
   }
   return text_of(message);
 }
 
 std::string describe(const if_m_a::v1::MasterMessage& message) {
   if (message.has_download_state()) {
-    return fmt::format("DownloadState {}/{} {}", message.download_state().transfer().migration_id(), message.download_state().transfer().transfer(), chunk_text(message.download_state().chunk()));
+    return fmt::format("DownloadState {}/{} {}", message.download_state().transfer().migration_id(),
+                       message.download_state().transfer().transfer(), chunk_text(message.download_state().chunk()));
   }
   if_m_a::v1::MasterMessage brief = message;
   if (brief.has_get_ready()) brief.mutable_get_ready()->clear_subject();
@@ -60,15 +63,18 @@ std::string describe(const if_m_t::v1::TdeMessage& message) {
 std::string describe(const if_m_t::v1::MasterMessage& message) { return text_of(message); }
 
 std::string describe(const protocol::DriverCall& call, const protocol::DriverReply& reply) {
-  static constexpr const char* names[] = {"prepare", "follow", "unfollow", "changes", "snapshot", "read", "install", "activate",
-                                          "settle", "remove", "sweep", "raise_barrier", "lower_barrier"};
-  std::string text = fmt::format("{} {} {}/{} #{}", names[call.call.index()], call.state_class, call.scope->migration_id, call.scope->transfer, call.id & 0xffffff);
+  static constexpr const char* names[] = {"prepare", "follow",        "unfollow",     "changes", "snapshot",
+                                          "read",    "install",       "activate",     "settle",  "remove",
+                                          "sweep",   "raise_barrier", "lower_barrier"};
+  std::string text = fmt::format("{} {} {}/{} #{}", names[call.call.index()], call.state_class,
+                                 call.scope->migration_id, call.scope->transfer, call.id & 0xffffff);
   const auto* results = std::get_if<std::vector<state::InstallResult>>(&reply.result);
   if (const auto* install = std::get_if<driver_call::Install>(&call.call); install != nullptr && results != nullptr) {
     for (std::size_t i = 0; i < results->size() && i < install->items.size(); ++i) {
       const auto& item = install->items[i];
-      text += fmt::format(" {}{}{}{}={}", item.record.gone ? "-" : "+", readable(item.record.key), item.ours ? " ours" : "", item.only_if_absent ? " if absent" : "",
-                          state::to_string((*results)[i].outcome));
+      text +=
+          fmt::format(" {}{}{}{}={}", item.record.gone ? "-" : "+", readable(item.record.key), item.ours ? " ours" : "",
+                      item.only_if_absent ? " if absent" : "", state::to_string((*results)[i].outcome));
     }
   }
   const auto list = [&](const std::vector<state::Key>& keys) {

@@ -11,7 +11,7 @@ constexpr std::uint64_t spinning = 20'000;  // events at one instant
 }
 
 Settings::Settings(Random& random) {
-  const std::uint64_t wildness = random.below(10);     // 0: nothing goes wrong
+  const std::uint64_t wildness = random.below(10);  // 0: nothing goes wrong
   const auto sometimes = [&](std::uint64_t permille) { return wildness > 0 && random.chance(permille); };
   latency_ms = random.between(1, 30);
   driver_ms = random.between(1, 10);

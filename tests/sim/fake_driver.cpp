@@ -254,18 +254,21 @@ Result<std::vector<state::Record>> FakeConnections::snapshot(const state::Scope&
   return records;
 }
 
-Result<std::vector<state::Record>> FakeConnections::read(const state::Scope& scope, const std::vector<state::Key>& keys) {
+Result<std::vector<state::Record>> FakeConnections::read(const state::Scope& scope,
+                                                         const std::vector<state::Key>& keys) {
   std::vector<state::Record> records;
   const Context* place = context(scope);
   for (const auto& key : keys) {
-    const auto found = place == nullptr ? std::map<state::Key, Connection>::const_iterator{} : place->connections.find(key);
+    const auto found =
+        place == nullptr ? std::map<state::Key, Connection>::const_iterator{} : place->connections.find(key);
     const bool here = place != nullptr && found != place->connections.end();
     records.push_back(here ? standing(key, encode(found->second)) : gone(key));
   }
   return records;
 }
 
-state::InstallResult FakeConnections::install_one(const state::Scope& scope, Context& place, const state::InstallItem& item) {
+state::InstallResult FakeConnections::install_one(const state::Scope& scope, Context& place,
+                                                  const state::InstallItem& item) {
   state::InstallResult result{item.record.key, InstallOutcome::Failed, 0, 0, false, ""};
   const auto answer = [&](InstallOutcome outcome) {
     result.outcome = outcome;
@@ -273,7 +276,8 @@ state::InstallResult FakeConnections::install_one(const state::Scope& scope, Con
   };
   const auto standing_entry = place.connections.find(item.record.key);
   const bool stands = standing_entry != place.connections.end();
-  if (!in_scope_key(scope, item.record.key)) return answer(item.record.key.size() == 13 ? InstallOutcome::Foreign : InstallOutcome::Malformed);
+  if (!in_scope_key(scope, item.record.key))
+    return answer(item.record.key.size() == 13 ? InstallOutcome::Foreign : InstallOutcome::Malformed);
   if (item.record.gone) {
     if (stands && item.ours && !item.only_if_absent) {
       place.connections.erase(standing_entry);
@@ -293,7 +297,8 @@ state::InstallResult FakeConnections::install_one(const state::Scope& scope, Con
       outcome = InstallOutcome::Updated;
     } else if (standing_entry->second.translation == wanted.translation) {
       return answer(InstallOutcome::Adopted);
-    } else if (scope.conflict_rule == common::v1::CONFLICT_RULE_MOVED && now_() - standing_entry->second.born <= young) {
+    } else if (scope.conflict_rule == common::v1::CONFLICT_RULE_MOVED &&
+               now_() - standing_entry->second.born <= young) {
       outcome = InstallOutcome::Replaced;
     } else {
       result.detail = "an entry with another translation";
@@ -329,7 +334,8 @@ Result<std::uint64_t> FakeConnections::sweep(const state::Scope& scope) {
 
 // ---- counters
 
-FakeCounters::FakeCounters(FakeHost& host, std::function<Instant()> now) : FakeDriver(host, counters_class, std::move(now)) {}
+FakeCounters::FakeCounters(FakeHost& host, std::function<Instant()> now)
+    : FakeDriver(host, counters_class, std::move(now)) {}
 
 // A counter has no peer: it goes with the transfer that takes every peer, perhaps with exceptions.
 bool FakeCounters::in_scope_key(const state::Scope& scope, const state::Key& key) const {
@@ -359,18 +365,21 @@ Result<std::vector<state::Record>> FakeCounters::read(const state::Scope& scope,
     }
     const Counter& counter = place->counters.at(key);
     const auto moved = counter.moved.find(scope.epoch);
-    records.push_back(standing(key, encode_counter(key, moved == counter.moved.end() ? counter.total() : moved->second)));
+    records.push_back(
+        standing(key, encode_counter(key, moved == counter.moved.end() ? counter.total() : moved->second)));
   }
   return records;
 }
 
-state::InstallResult FakeCounters::install_one(const state::Scope& scope, Context& place, const state::InstallItem& item) {
+state::InstallResult FakeCounters::install_one(const state::Scope& scope, Context& place,
+                                               const state::InstallItem& item) {
   state::InstallResult result{item.record.key, InstallOutcome::Failed, 0, 0, false, ""};
   const auto answer = [&](InstallOutcome outcome) {
     result.outcome = outcome;
     return result;
   };
-  if (!in_scope_key(scope, item.record.key)) return answer(item.record.key.size() == 5 ? InstallOutcome::Foreign : InstallOutcome::Malformed);
+  if (!in_scope_key(scope, item.record.key))
+    return answer(item.record.key.size() == 5 ? InstallOutcome::Foreign : InstallOutcome::Malformed);
   const auto found = place.counters.find(item.record.key);
   const bool stands = found != place.counters.end();
   const bool ours_stands = stands && found->second.moved.contains(scope.epoch);

@@ -1,9 +1,9 @@
 // A State Host's kernel in memory, and drivers for two state classes on it. For the simulator and for unit tests.
 //
 // "connection_tracking": entries that traffic makes, alters and ends; a record is identified by its key and
-// translation. "counters": one cumulated value per subject address; what is moved in stays an object of its own, named by
-// the epoch, until settle() folds it in, so that installing twice is installing once.
-// Not thread-safe; the caller hands in the clock.
+// translation. "counters": one cumulated value per subject address; what is moved in stays an object of its own, named
+// by the epoch, until settle() folds it in, so that installing twice is installing once. Not thread-safe; the caller
+// hands in the clock.
 #pragma once
 
 #include <functional>
@@ -24,21 +24,21 @@ using Address = std::uint32_t;  // IPv4, host order
 std::string octets(Address address);
 
 struct Connection {
-  Address first = 0;            // who opened it
+  Address first = 0;  // who opened it
   Address second = 0;
   std::uint32_t port = 0;
   std::uint32_t translation = 0;  // external port; 0: not translated
   std::uint32_t version = 0;      // raised by every change of protocol state
   Instant born;
-  std::string installed_by;     // migration; empty: traffic
+  std::string installed_by;  // migration; empty: traffic
 };
 state::Key key_of(const Connection& connection);
 std::string encode(const Connection& connection);
 bool decode(const std::string& body, Connection& connection);
 
 struct Counter {
-  std::uint64_t own = 0;                          // counted or folded in here
-  std::map<std::uint64_t, std::uint64_t> moved;   // epoch -> moved in, not yet folded
+  std::uint64_t own = 0;                         // counted or folded in here
+  std::map<std::uint64_t, std::uint64_t> moved;  // epoch -> moved in, not yet folded
   std::uint64_t total() const;
 };
 state::Key counter_key(Address address);
@@ -46,7 +46,7 @@ state::Key counter_key(Address address);
 struct Context {
   std::map<state::Key, Connection> connections;
   std::map<state::Key, Counter> counters;
-  std::map<std::string, Instant> barriers;        // subject -> until when its packets are dropped
+  std::map<std::string, Instant> barriers;  // subject -> until when its packets are dropped
 };
 
 class FakeFollower {
@@ -60,8 +60,8 @@ class FakeHost {
  public:
   std::string name;
   std::map<std::string, Context> contexts;
-  std::size_t capacity = 100'000;                 // of connections, for installs
-  std::vector<std::pair<std::string, FakeFollower*>> followers;   // of a state class
+  std::size_t capacity = 100'000;                                // of connections, for installs
+  std::vector<std::pair<std::string, FakeFollower*>> followers;  // of a state class
 
   void changed(std::string_view state_class, const std::string& context, const state::Key& key);
   bool barrier_up(const std::string& context, const std::string& subject, Instant now) const;
@@ -80,10 +80,10 @@ class FakeDriver : public state::Driver, public FakeFollower {
   FakeDriver& operator=(const FakeDriver&) = delete;
 
   bool needs_barrier = false;
-  std::size_t event_limit = 1000;                 // more changes between two calls are an overrun
-  Duration young = std::chrono::seconds(60);      // an entry of this age at most is younger than a move
+  std::size_t event_limit = 1000;             // more changes between two calls are an overrun
+  Duration young = std::chrono::seconds(60);  // an entry of this age at most is younger than a move
   std::size_t followed() const { return followed_.size(); }
-  void overrun();                                 // every follower loses events
+  void overrun();  // every follower loses events
 
   state::DriverProfile profile() const override;
   Result<state::Preparation> prepare(const state::Scope& scope) override;
@@ -99,7 +99,8 @@ class FakeDriver : public state::Driver, public FakeFollower {
 
  protected:
   virtual bool in_scope_key(const state::Scope& scope, const state::Key& key) const = 0;
-  virtual state::InstallResult install_one(const state::Scope& scope, Context& context, const state::InstallItem& item) = 0;
+  virtual state::InstallResult install_one(const state::Scope& scope, Context& context,
+                                           const state::InstallItem& item) = 0;
   virtual std::vector<state::Key> present(const state::Scope& scope, const Context& context) const = 0;
   Context* context(const state::Scope& scope) const;
   static const std::string& context_name(const state::Scope& scope);
@@ -128,7 +129,8 @@ class FakeConnections final : public FakeDriver {
 
  private:
   bool in_scope_key(const state::Scope& scope, const state::Key& key) const override;
-  state::InstallResult install_one(const state::Scope& scope, Context& context, const state::InstallItem& item) override;
+  state::InstallResult install_one(const state::Scope& scope, Context& context,
+                                   const state::InstallItem& item) override;
   std::vector<state::Key> present(const state::Scope& scope, const Context& context) const override;
 };
 
@@ -143,7 +145,8 @@ class FakeCounters final : public FakeDriver {
 
  private:
   bool in_scope_key(const state::Scope& scope, const state::Key& key) const override;
-  state::InstallResult install_one(const state::Scope& scope, Context& context, const state::InstallItem& item) override;
+  state::InstallResult install_one(const state::Scope& scope, Context& context,
+                                   const state::InstallItem& item) override;
   std::vector<state::Key> present(const state::Scope& scope, const Context& context) const override;
 };
 

@@ -44,7 +44,7 @@ void Hypervisor::begin_some_move() {
   const std::size_t from = world_.vms[vm].server;
   std::size_t to = random.below(world_.servers.size() - 1);
   if (to >= from) ++to;
-  if (next_ > 0 && random.chance(300) && world_.engine.settings.wild_hypervisor) {   // A-B-A
+  if (next_ > 0 && random.chance(300) && world_.engine.settings.wild_hypervisor) {  // A-B-A
     for (const auto& [id, earlier] : moves_) {
       if (earlier.vm == vm && earlier.phase == Phase::AtDestination && earlier.from != from) to = earlier.from;
     }
@@ -62,8 +62,8 @@ void Hypervisor::begin_some_move() {
   moves_[id] = std::move(move);
   mark_flows(vm);
   if (world_.engine.tracing()) {
-    world_.engine.trace("hypervisor: " + id + " moves " + world_.vms[vm].name + " from " + world_.servers[from].name + " to " +
-                        world_.servers[to].name);
+    world_.engine.trace("hypervisor: " + id + " moves " + world_.vms[vm].name + " from " + world_.servers[from].name +
+                        " to " + world_.servers[to].name);
   }
   if (moves_[id].announced) {
     announce(moves_[id], if_m_t::PHASE_ANNOUNCED);
@@ -79,14 +79,17 @@ void Hypervisor::plan_script(Move& move) {
   Random& random = world_.engine.random;
   if (!world_.engine.settings.wild_hypervisor) {
     move.announced = random.chance(900);
-    if (random.chance(100)) world_.engine.after(world_.engine.delay_ms(0, 4000), [this, id = move.id] { resume(id, false); });
+    if (random.chance(100))
+      world_.engine.after(world_.engine.delay_ms(0, 4000), [this, id = move.id] { resume(id, false); });
     return;
   }
   move.announced = random.chance(750);
   move.waits = random.chance(600);
   if (random.chance(500)) move.on_verdict = static_cast<Move::OnVerdict>(random.below(5));
-  if (random.chance(250)) world_.engine.after(world_.engine.delay_ms(0, 5000), [this, id = move.id] { resume(id, false); });
-  if (random.chance(150)) world_.engine.after(world_.engine.delay_ms(0, 5000), [this, id = move.id] { resume(id, true); });
+  if (random.chance(250))
+    world_.engine.after(world_.engine.delay_ms(0, 5000), [this, id = move.id] { resume(id, false); });
+  if (random.chance(150))
+    world_.engine.after(world_.engine.delay_ms(0, 5000), [this, id = move.id] { resume(id, true); });
 }
 
 // A flow between two VMs of which both are moved at once: what each TDE notification planned is not the truth any more.
@@ -118,7 +121,7 @@ void Hypervisor::announce(Move& move, if_m_t::Phase phase) {
   notify.set_destination_place(world_.servers[move.to].name);
   for (const auto& transfer : move.transfers) *notify.add_transfers() = transfer;
   if (world_.engine.settings.operators && world_.engine.random.chance(150)) notify.set_force(true);
-  if (notify.transfers_size() == 0) {     // nothing of the path changes: SAMI has no part in it
+  if (notify.transfers_size() == 0) {  // nothing of the path changes: SAMI has no part in it
     move.ended = true;
     return;
   }
@@ -138,7 +141,8 @@ void Hypervisor::carry_out(const protocol::HypervisorInstruction& instruction) {
   Move& move = found->second;
   if (world_.engine.tracing()) {
     static constexpr const char* names[] = {"may pause", "continue", "cancel", "find out", "concluded", "refused"};
-    world_.engine.trace("hypervisor <- " + move.id + " " + names[static_cast<int>(instruction.kind)] + " " + instruction.detail);
+    world_.engine.trace("hypervisor <- " + move.id + " " + names[static_cast<int>(instruction.kind)] + " " +
+                        instruction.detail);
   }
   switch (instruction.kind) {
     case Kind::MayPause:
@@ -155,7 +159,8 @@ void Hypervisor::carry_out(const protocol::HypervisorInstruction& instruction) {
     case Kind::Refused:
       move.ended = true;
       if (move.phase == Phase::Copying) {
-        world_.engine.after(world_.engine.delay_ms(0, 500), [this, id = move.id] { resume(id, world_.engine.random.chance(500)); });
+        world_.engine.after(world_.engine.delay_ms(0, 500),
+                            [this, id = move.id] { resume(id, world_.engine.random.chance(500)); });
       } else if (move.phase == Phase::Paused) {
         world_.engine.after(world_.engine.delay_ms(0, 100), [this, id = move.id] { resume(id, true); });
       }
@@ -209,7 +214,7 @@ void Hypervisor::pause(const std::string& id) {
   world_.engine.record("paused", move.vm);
   world_.checker->expect(move);
   report(move);
-  if (world_.engine.settings.wild_hypervisor && world_.engine.random.chance(200)) {   // does not wait for a verdict
+  if (world_.engine.settings.wild_hypervisor && world_.engine.random.chance(200)) {  // does not wait for a verdict
     world_.engine.after(world_.engine.delay_ms(10, 2000), [this, id] { resume(id, world_.engine.random.chance(600)); });
   }
 }
@@ -224,7 +229,8 @@ void Hypervisor::resume(const std::string& id, bool at_destination) {
   vm.server = at_destination ? move.to : move.from;
   vm.arrived = world_.engine.now;
   world_.engine.record(name_of(move.phase), move.vm);
-  if (world_.engine.tracing()) world_.engine.trace("hypervisor: " + id + " " + vm.name + " runs " + name_of(move.phase));
+  if (world_.engine.tracing())
+    world_.engine.trace("hypervisor: " + id + " " + vm.name + " runs " + name_of(move.phase));
   if (at_destination) world_.stray_packets(move.vm, move.from);
   if (move.announced) report(move);
 }
@@ -250,7 +256,7 @@ void Hypervisor::notice() {
     const bool follows = std::any_of(open.begin(), open.end(), [&](const auto& view) {
       return view.record.subject().id() == vm.name && view.record.outcome() == common::v1::OUTCOME_UNSPECIFIED;
     });
-    if (follows && !world_.engine.random.chance(50)) continue;   // now and then two reports of one move
+    if (follows && !world_.engine.random.chance(50)) continue;  // now and then two reports of one move
     Move seen;
     char name[16];
     std::snprintf(name, sizeof name, "m%03u", static_cast<unsigned>(++next_ & 0xfff));
@@ -261,7 +267,8 @@ void Hypervisor::notice() {
     seen.announced = false;
     seen.phase = Phase::AtDestination;
     seen.began = world_.engine.now;
-    if (world_.engine.tracing()) world_.engine.trace("tde: notices that " + vm.name + " is at " + world_.servers[vm.server].name);
+    if (world_.engine.tracing())
+      world_.engine.trace("tde: notices that " + vm.name + " is at " + world_.servers[vm.server].name);
     mark_flows(i);
     const std::string id = seen.id;
     Move& move = moves_[id] = std::move(seen);
@@ -276,7 +283,8 @@ void Hypervisor::heal() {
     move.on_verdict = Move::OnVerdict::Obey;
     const bool decided = move.dead || move.phase == Phase::Paused || world_.engine.random.chance(500);
     move.dead = false;
-    world_.engine.after(world_.engine.delay_ms(0, decided ? 3000 : 20000), [this, id_ = id] { resume(id_, world_.engine.random.chance(500)); });
+    world_.engine.after(world_.engine.delay_ms(0, decided ? 3000 : 20000),
+                        [this, id_ = id] { resume(id_, world_.engine.random.chance(500)); });
   }
 }
 

@@ -22,12 +22,12 @@ struct Move {
   std::size_t vm = 0;
   std::size_t from = 0;
   std::size_t to = 0;
-  bool announced = true;             // else it is only noticed afterwards
+  bool announced = true;  // else it is only noticed afterwards
   Phase phase = Phase::Copying;
   Instant began;
-  bool dead = false;                 // the hypervisor cannot say what became of it
-  bool ended = false;                // Concluded, or Refused
-  bool waits = true;                 // for MayPause
+  bool dead = false;   // the hypervisor cannot say what became of it
+  bool ended = false;  // Concluded, or Refused
+  bool waits = true;   // for MayPause
   OnVerdict on_verdict = OnVerdict::Obey;
   std::vector<common::v1::Transfer> transfers;
 };
@@ -67,7 +67,7 @@ class Hypervisor {
   World& world_;
   std::map<std::string, Move> moves_;
   std::uint64_t next_ = 0;
-  std::map<std::string, bool> told_;   // moves whose outcome the TDE has taken
+  std::map<std::string, bool> told_;  // moves whose outcome the TDE has taken
 };
 
 }  // namespace sami::sim

@@ -73,8 +73,10 @@ int run_seeds(const Options& options) {
     if (!options.keep_going) return EXIT_FAILURE;
   }
   bool exact = true;
-  for (std::uint64_t i = 0; i < std::min<std::uint64_t>(options.seeds, 20); ++i) exact = exact && replays_exactly(options.from + i);
-  fmt::print("{} seeds from {}, {} broken, {} events, {:.1f} s\n", options.seeds, options.from, failures, events, seconds_since(start));
+  for (std::uint64_t i = 0; i < std::min<std::uint64_t>(options.seeds, 20); ++i)
+    exact = exact && replays_exactly(options.from + i);
+  fmt::print("{} seeds from {}, {} broken, {} events, {:.1f} s\n", options.seeds, options.from, failures, events,
+             seconds_since(start));
   return failures == 0 && exact ? EXIT_SUCCESS : EXIT_FAILURE;
 }
 
@@ -91,8 +93,8 @@ int run_mutations(const Options& options) {
     }
     const bool hit = found && found->rule == info.rule;
     all = all && hit;
-    fmt::print("rule {} {:<26} {} after {} seeds, {:.1f} s{}\n", info.rule, info.name, hit ? "found" : "NOT FOUND", tried, seconds_since(start),
-               hit ? ": " + found->sentence : "");
+    fmt::print("rule {} {:<26} {} after {} seeds, {:.1f} s{}\n", info.rule, info.name, hit ? "found" : "NOT FOUND",
+               tried, seconds_since(start), hit ? ": " + found->sentence : "");
     std::fflush(stdout);
   }
   return all ? EXIT_SUCCESS : EXIT_FAILURE;

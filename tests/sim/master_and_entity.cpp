@@ -49,9 +49,7 @@ Instant Master::next_deadline() const {
   return som_ && world_.mutation != Mutation::NoDeadlines ? som_->next_deadline() : Instant::never();
 }
 
-void Master::tick() {
-  apply(protocol::som_event::Tick{});
-}
+void Master::tick() { apply(protocol::som_event::Tick{}); }
 
 void Master::apply(protocol::SomEvent event) {
   if (!som_) return;

@@ -17,7 +17,8 @@ const std::string& context_name(const state::Scope& scope) {
 
 void release_everything(World& world, protocol::SomStep& step) {
   for (std::size_t i = 0; i < step.to_tdes.size(); ++i) {
-    if (!step.to_tdes[i].message.has_verdict() || step.to_tdes[i].message.verdict().vote() != common::v1::VOTE_GO) continue;
+    if (!step.to_tdes[i].message.has_verdict() || step.to_tdes[i].message.verdict().vote() != common::v1::VOTE_GO)
+      continue;
     const auto* migration = world.master->machine()->find(step.to_tdes[i].message.verdict().migration_id());
     if (migration == nullptr) continue;
     for (const auto& transfer : migration->transfers()) {
@@ -45,8 +46,10 @@ void forget_vote(World&, protocol::SomStep& step) {
 
 void retain_nothing(protocol::SomStep& step) {
   for (auto& [host, message] : step.to_agents) {
-    if (message.has_upload_request()) message.mutable_upload_request()->mutable_plan()->set_disposition(common::v1::DISPOSITION_MOVE);
-    if (message.has_get_ready()) message.mutable_get_ready()->mutable_plan()->set_disposition(common::v1::DISPOSITION_MOVE);
+    if (message.has_upload_request())
+      message.mutable_upload_request()->mutable_plan()->set_disposition(common::v1::DISPOSITION_MOVE);
+    if (message.has_get_ready())
+      message.mutable_get_ready()->mutable_plan()->set_disposition(common::v1::DISPOSITION_MOVE);
   }
 }
 
@@ -68,7 +71,8 @@ void take_all(World& world, Agent& agent, protocol::SoaStep& step) {
   for (auto& call : step.calls) {
     auto* remove = std::get_if<driver_call::Remove>(&call.call);
     if (remove == nullptr || call.state_class != connections_class) continue;
-    const auto* migration = world.master->machine() == nullptr ? nullptr : world.master->machine()->find(call.scope->migration_id);
+    const auto* migration =
+        world.master->machine() == nullptr ? nullptr : world.master->machine()->find(call.scope->migration_id);
     if (migration == nullptr || migration->state() != protocol::journal::ROLLING_BACK) continue;
     const auto tables = agent.kernel.contexts.find(context_name(*call.scope));
     if (tables == agent.kernel.contexts.end()) continue;
@@ -84,7 +88,8 @@ DriverReply take_foreign(World& world, Agent& agent, const protocol::DriverCall&
   if (install == nullptr || results == nullptr) return reply;
   for (std::size_t i = 0; i < results->size(); ++i) {
     Connection connection;
-    if ((*results)[i].outcome != state::InstallOutcome::Foreign || !decode(install->items[i].record.body, connection)) continue;
+    if ((*results)[i].outcome != state::InstallOutcome::Foreign || !decode(install->items[i].record.body, connection))
+      continue;
     connection.installed_by = call.scope->migration_id;
     connection.born = world.engine.now;
     agent.kernel.contexts.at(context_name(*call.scope)).connections[install->items[i].record.key] = connection;
@@ -197,7 +202,8 @@ DriverReply perform_mutated(World& world, Agent& agent, const protocol::DriverCa
       }
       break;
     case Mutation::NothingRemoved:
-      if (std::holds_alternative<driver_call::Remove>(call.call) || std::holds_alternative<driver_call::Sweep>(call.call)) {
+      if (std::holds_alternative<driver_call::Remove>(call.call) ||
+          std::holds_alternative<driver_call::Sweep>(call.call)) {
         return {call.id, std::uint64_t{0}};
       }
       break;

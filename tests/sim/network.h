@@ -1,6 +1,6 @@
 // A link between a daemon and the master: one stream at a time, dialled by the daemon. Within a stream messages keep
-// their order unless the run reorders; with a stream that breaks, what is under way may be lost. Each end notices at its
-// own time, and an end always hears of the old stream's end before it hears of a new one.
+// their order unless the run reorders; with a stream that breaks, what is under way may be lost. Each end notices at
+// its own time, and an end always hears of the old stream's end before it hears of a new one.
 #pragma once
 
 #include <functional>
@@ -13,7 +13,7 @@ namespace sami::sim {
 class Link {
  public:
   struct End {
-    std::function<bool()> up;             // there is a machine that can take a stream
+    std::function<bool()> up;  // there is a machine that can take a stream
     std::function<void()> connected;
     std::function<void()> disconnected;
   };
@@ -36,7 +36,7 @@ class Link {
  private:
   struct Stream {
     bool cut = false;
-    bool loses = false;            // what is under way
+    bool loses = false;  // what is under way
     Instant last_to_server{0};
     Instant last_to_client{0};
   };

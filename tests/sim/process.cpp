@@ -4,7 +4,8 @@
 
 namespace sami::sim {
 
-Process::Process(World& world, std::string its_name) : name(std::move(its_name)), world_(world), engine_(world.engine) {}
+Process::Process(World& world, std::string its_name)
+    : name(std::move(its_name)), world_(world), engine_(world.engine) {}
 
 void Process::start() {
   ++life_;

@@ -1,5 +1,5 @@
-// The shells of the simulator: what som/, soa/ and tde/ are to the daemons. Each wraps the machine that ships, keeps its
-// journal in memory, and may die, restart or fail to write at any step, as protocol/machine.h says.
+// The shells of the simulator: what som/, soa/ and tde/ are to the daemons. Each wraps the machine that ships, keeps
+// its journal in memory, and may die, restart or fail to write at any step, as protocol/machine.h says.
 #pragma once
 
 #include <deque>
@@ -27,9 +27,9 @@ class Process {
 
   const std::string name;
   JournalImage journal;
-  virtual bool up() const = 0;          // it runs and has a machine
+  virtual bool up() const = 0;  // it runs and has a machine
   void start();
-  void crash(Duration down);            // kill -9
+  void crash(Duration down);  // kill -9
   void fill_disk(Duration until_freed);
 
  protected:
@@ -40,16 +40,16 @@ class Process {
   bool commit(const std::vector<JournalWrite>& writes);
   void arm();
 
-  virtual void build() = 0;             // the machine, from the journal; feeds it its first event
+  virtual void build() = 0;  // the machine, from the journal; feeds it its first event
   virtual void forget(bool process_died) = 0;
-  virtual void journal_unavailable() {} // the second failure in a row
+  virtual void journal_unavailable() {}  // the second failure in a row
   virtual Instant next_deadline() const = 0;
   virtual void tick() = 0;
 
   World& world_;
   Engine& engine_;
-  std::uint64_t life_ = 0;              // of the process
-  std::uint64_t machine_ = 0;           // of the machine within it
+  std::uint64_t life_ = 0;     // of the process
+  std::uint64_t machine_ = 0;  // of the machine within it
 
  private:
   void rebuild_after(Duration delay);
@@ -68,12 +68,12 @@ class Agent final : public Process {
   Link* link = nullptr;
 
   bool up() const override { return soa_.has_value(); }
-  void reboot(Duration down);           // the kernel forgets, too
+  void reboot(Duration down);  // the kernel forgets, too
   void connected();
   void disconnected();
   void take(const if_m_a::v1::MasterMessage& message);
   const protocol::Soa* machine() const { return soa_ ? &*soa_ : nullptr; }
-  bool idle() const;                    // no driver call waits or runs
+  bool idle() const;  // no driver call waits or runs
   // A call as if the machine had made it; for mutations.
   void enqueue(protocol::DriverCall call);
 
@@ -128,7 +128,7 @@ class Entity final : public Process {
   explicit Entity(World& world);
 
   Link* link = nullptr;
-  std::map<std::string, std::size_t> places;   // VM -> server, as this TDE knows it; durable
+  std::map<std::string, std::size_t> places;  // VM -> server, as this TDE knows it; durable
 
   bool up() const override { return gate_.has_value(); }
   // False: nobody heard it.

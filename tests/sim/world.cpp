@@ -7,9 +7,9 @@
 namespace sami::sim {
 
 namespace {
-constexpr Address vm_addresses = 0x0a000001;        // 10.0.0.1 ...
-constexpr Address peer_addresses = 0xc0000201;      // 192.0.2.1 ...
-constexpr std::uint32_t pickup_translation = 0xffff;  // what an entry made in the middle of a translated flow says
+constexpr Address vm_addresses = 0x0a000001;              // 10.0.0.1 ...
+constexpr Address peer_addresses = 0xc0000201;            // 192.0.2.1 ...
+constexpr std::uint32_t pickup_translation = 0xffff;      // what an entry made in the middle of a translated flow says
 constexpr Duration patience = std::chrono::seconds(240);  // from heal to quiet
 
 common::v1::Prefix exactly(Address address) {
@@ -72,8 +72,10 @@ void World::make_links() {
     const std::string host = client.name;
     links_.push_back(std::make_unique<Link>(
         engine, host + "-som",
-        Link::End{[&client] { return client.up(); }, [&client] { client.connected(); }, [&client] { client.disconnected(); }},
-        Link::End{[this] { return master->up(); }, [this, host] { master->apply(protocol::som_event::AgentConnected{host}); },
+        Link::End{[&client] { return client.up(); }, [&client] { client.connected(); },
+                  [&client] { client.disconnected(); }},
+        Link::End{[this] { return master->up(); },
+                  [this, host] { master->apply(protocol::som_event::AgentConnected{host}); },
                   [this, host] { master->apply(protocol::som_event::AgentDisconnected{host}); }}));
     client.link = links_.back().get();
     master->agent_links[host] = client.link;
@@ -143,11 +145,15 @@ std::vector<common::v1::Transfer> World::plan(std::size_t index, std::size_t fro
     flow.peer_vm = peer;
     const auto before = path(flow, index, from);
     const auto after = path(flow, index, to);
-    const auto lacks = [](const std::vector<Hop>& hops, const Hop& hop) { return std::find(hops.begin(), hops.end(), hop) == hops.end(); };
+    const auto lacks = [](const std::vector<Hop>& hops, const Hop& hop) {
+      return std::find(hops.begin(), hops.end(), hop) == hops.end();
+    };
     std::vector<Hop> lost;
     std::vector<Hop> gained;
-    std::copy_if(before.begin(), before.end(), std::back_inserter(lost), [&](const Hop& hop) { return lacks(after, hop); });
-    std::copy_if(after.begin(), after.end(), std::back_inserter(gained), [&](const Hop& hop) { return lacks(before, hop); });
+    std::copy_if(before.begin(), before.end(), std::back_inserter(lost),
+                 [&](const Hop& hop) { return lacks(after, hop); });
+    std::copy_if(after.begin(), after.end(), std::back_inserter(gained),
+                 [&](const Hop& hop) { return lacks(before, hop); });
     for (std::size_t i = 0; i < gained.size(); ++i) {
       const bool moves = i < lost.size();
       add(moves ? lost[i] : before.front(), gained[i], !moves, peer);
@@ -180,7 +186,7 @@ bool World::packet(Flow& flow, const std::vector<Hop>& hops, bool opens, bool ne
     const bool altered = fresh || entry->second.version != flow.connection.version;
     entry->second.version = flow.connection.version;
     if (altered) kernel.changed(connections_class, hop.context, key);
-    if (flow.peer_vm >= 0) continue;                 // a counter has no peer: those between VMs are not counted
+    if (flow.peer_vm >= 0) continue;  // a counter has no peer: those between VMs are not counted
     ++tables.counters[counter_key(vms[flow.vm].address)].own;
     kernel.changed(counters_class, hop.context, counter_key(vms[flow.vm].address));
   }
@@ -229,7 +235,7 @@ void World::traffic() {
     packet(flow, hops, false, random.chance(600));
     return;
   }
-  if (!packet(flow, hops, false, true)) return;      // the last packet: the entries end
+  if (!packet(flow, hops, false, true)) return;  // the last packet: the entries end
   flow.alive = false;
   for (const auto& hop : hops) {
     FakeHost& kernel = agent(hop.host).kernel;
@@ -246,7 +252,7 @@ void World::stray_packets(std::size_t index, std::size_t from) {
         if (flows[f].alive && flows[f].vm == index && flows[f].peer_vm < 0 && !flows[f].unchecked) mine.push_back(f);
       }
       if (mine.empty() || vms[index].server == from) return;
-      Flow flow = flows[engine.random.pick(mine)];   // a copy: it tells nobody anything
+      Flow flow = flows[engine.random.pick(mine)];  // a copy: it tells nobody anything
       packet(flow, servers[from].path, false, false);
     });
   }
@@ -263,7 +269,7 @@ void World::plant_foreign_entries() {
         other.second = peer_addresses + static_cast<Address>(random.below(8));
         other.port = static_cast<std::uint32_t>(random.below(1000));
         other.born = Instant{engine.now.nanoseconds - std::chrono::nanoseconds(std::chrono::hours(1)).count()};
-        if (random.chance(250)) {       // the key of a flow that a VM may open later
+        if (random.chance(250)) {  // the key of a flow that a VM may open later
           other.first = vm_addresses + static_cast<Address>(random.below(vms.size()));
           other.port = 1000 + static_cast<std::uint32_t>(random.below(30));
           other.translation = 7;
@@ -315,16 +321,21 @@ void World::faults() {
     if (process->up() && engine.fault(settings.crash)) process->crash(engine.delay_ms(1, 3000));
   }
   for (auto& agent : agents) {
-    if (agent->up() && engine.fault(settings.overrun)) (random.chance(500) ? static_cast<FakeDriver&>(*agent->connections) : *agent->counters).overrun();
+    if (agent->up() && engine.fault(settings.overrun))
+      (random.chance(500) ? static_cast<FakeDriver&>(*agent->connections) : *agent->counters).overrun();
     if (agent->up() && engine.fault(settings.reboot)) agent->reboot(engine.delay_ms(100, 2000));
   }
   if (!settings.operators || !master->up()) return;
   for (const auto& [id, migration] : checker->migrations()) {
     if (migration.state() == protocol::journal::IN_DOUBT) {
       const Move* move = hypervisor->find(migration.notification_id());
-      if (move == nullptr || (move->phase != Phase::AtSource && move->phase != Phase::AtDestination) || !random.chance(300)) continue;
+      if (move == nullptr || (move->phase != Phase::AtSource && move->phase != Phase::AtDestination) ||
+          !random.chance(300))
+        continue;
       checker->operator_resolved(id);
-      master->apply(protocol::som_event::Resolve{1, id, move->phase == Phase::AtSource ? common::v1::OUTCOME_AT_SOURCE : common::v1::OUTCOME_AT_DESTINATION, "operator"});
+      master->apply(protocol::som_event::Resolve{
+          1, id, move->phase == Phase::AtSource ? common::v1::OUTCOME_AT_SOURCE : common::v1::OUTCOME_AT_DESTINATION,
+          "operator"});
       return;
     }
     if (!random.chance(20)) continue;

@@ -27,21 +27,21 @@ struct Server {
 struct Flow {
   std::size_t vm = 0;
   Address peer = 0;
-  std::ptrdiff_t peer_vm = -1;       // the other end is a VM, too
-  Connection connection;             // as the ends know it
+  std::ptrdiff_t peer_vm = -1;  // the other end is a VM, too
+  Connection connection;        // as the ends know it
   bool alive = true;
-  bool unchecked = false;            // an end moves while the other does, too: a plan made in between is not right
+  bool unchecked = false;  // an end moves while the other does, too: a plan made in between is not right
   bool opened_while_paused = false;
 };
 
 struct Vm {
   std::string name;
   Address address = 0;
-  std::size_t server = 0;            // where it runs, or ran before the pause
+  std::size_t server = 0;  // where it runs, or ran before the pause
   bool running = true;
-  Instant arrived;                   // where it is
-  std::uint64_t packets = 0;         // that crossed a State Host
-  bool counters_disturbed = false;   // a migration lost something: sums need not be right any more
+  Instant arrived;                  // where it is
+  std::uint64_t packets = 0;        // that crossed a State Host
+  bool counters_disturbed = false;  // a migration lost something: sums need not be right any more
 };
 
 class World {
