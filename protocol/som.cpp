@@ -216,17 +216,21 @@ void Som::Implementation::update_holders(const MigrationRun& run) {
                   holders.end());
   };
   const bool newest = subject.epoch() == run.record().epoch();
+  std::vector<const journal::TransferProgress*> keeping;  // several transfers may leave the same host and context
   for (const auto& t : run.record().transfers()) {
     if (is_retained(t.plan()) || t.plan().disposition() != common::v1::DISPOSITION_MOVE) continue;
     if (!newest && !t.source_released()) continue;
     const bool holds = !t.source_released() || t.source_keeps();
     if (newest || !holds) remove(t.plan().source_host(), t.plan().source_context());
     if (newest) remove(t.plan().destination_host(), t.plan().destination_context());
-    if (!holds || !newest || subject.holders_size() >= 64) continue;
+    if (newest && holds) keeping.push_back(&t);
+  }
+  for (const auto* t : keeping) {
+    if (subject.holders_size() >= 64) break;
     auto* holder = subject.add_holders();
-    holder->set_host(t.plan().source_host());
-    holder->set_context(t.plan().source_context());
-    *holder->mutable_transfer() = t.plan();
+    holder->set_host(t->plan().source_host());
+    holder->set_context(t->plan().source_context());
+    *holder->mutable_transfer() = t->plan();
   }
   if (subject.SerializeAsString() != before)
     step_->journal.push_back({std::string(subject_prefix) + subject.id(), subject.SerializeAsString()});
