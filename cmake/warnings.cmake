@@ -30,6 +30,9 @@ function(sami_executable name)
   target_link_libraries(${name} PRIVATE ${ARG_LINK} sami_flags)
 endfunction()
 
+# Every test binary with label unit: what the sanitizer builds need.
+add_custom_target(unit_tests)
+
 # A GoogleTest binary whose tests ctest knows one by one. LABELS: "unit", "system", "sim", "fuzz".
 # RUN_SERIAL for tests that build network namespaces.
 function(sami_test name)
@@ -42,6 +45,9 @@ function(sami_test name)
   endif()
   add_executable(${name} ${ARG_SOURCES})
   target_link_libraries(${name} PRIVATE ${ARG_LINK} GTest::gtest GTest::gmock GTest::gtest_main sami_flags)
+  if("unit" IN_LIST ARG_LABELS)
+    add_dependencies(unit_tests ${name})
+  endif()
   gtest_discover_tests(${name} DISCOVERY_MODE PRE_TEST DISCOVERY_TIMEOUT 60
     PROPERTIES LABELS "${ARG_LABELS}" TIMEOUT ${ARG_TIMEOUT} RUN_SERIAL ${ARG_RUN_SERIAL})
 endfunction()
