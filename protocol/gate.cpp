@@ -102,11 +102,14 @@ class Gate::Implementation {
   void on_deadline(Move& move);
   void speak(Move& move);
   bool wants_instruction(const Move& move) const;
+  bool waits_for_earlier(const Move& move) const;
+  const Move* open_move_from(const Notify& noticed) const;
   Move* find(const std::string& id);
   void audit(const Move& move, std::string event, std::string detail);
 
   GateConfig config_;
   std::map<std::string, Move> moves_;
+  std::uint64_t next_order_ = 1;
   std::vector<std::string> gone_;
   bool connected_ = false;
   bool authorized_ = false;
@@ -133,6 +136,7 @@ Gate::Implementation::Implementation(GateConfig config, const JournalImage& jour
     Move& move = moves_[record.notification_id()];
     move.record = std::move(record);
     move.asking = move.record.outcome() == common::v1::OUTCOME_UNSPECIFIED;
+    next_order_ = std::max(next_order_, move.record.order() + 1);
   }
 }
 
@@ -168,7 +172,8 @@ Instant Gate::Implementation::next_deadline() const {
   Instant next = connected_ && !authorized_ && !refused_ ? authorize_due_ : Instant::never();
   for (const auto& [id, move] : moves_) {
     next = std::min(next, move.deadline.value_or(Instant{INT64_MIN}));
-    if (authorized_ && move.record.unacknowledged_size() > 0) next = std::min(next, move.notify_due);
+    if (authorized_ && move.record.unacknowledged_size() > 0 && !waits_for_earlier(move))
+      next = std::min(next, move.notify_due);
     if (wants_instruction(move)) next = std::min(next, move.instruct_due);
   }
   return next;
@@ -237,7 +242,7 @@ void Gate::Implementation::refuse(const std::string& id, const std::string& reas
 
 // What is due of a move: one notification at a time, in order; instructions until the hypervisor reports.
 void Gate::Implementation::speak(Move& move) {
-  if (authorized_ && move.record.unacknowledged_size() > 0 && move.notify_due <= now_) {
+  if (authorized_ && move.record.unacknowledged_size() > 0 && move.notify_due <= now_ && !waits_for_earlier(move)) {
     *step_->messages.emplace_back().mutable_notify() = move.record.unacknowledged(0);
     move.notify_due = now_ + (move.outcome_acknowledged ? slow : 1) * config_.repeat_interval;
   }
@@ -250,6 +255,17 @@ void Gate::Implementation::speak(Move& move) {
     case GateState::Cancelling: return instruct(move, Kind::Cancel, move.record.vote_reason());
     default: return;
   }
+}
+
+// Moves of one subject are notified in the order in which they happened: an older one that the SOM took after a newer
+// one would take the state away from where the subject runs. While the SOM knows of the earlier move and nobody knows
+// its outcome the later one may be about the same move: the SOM decides.
+bool Gate::Implementation::waits_for_earlier(const Move& move) const {
+  return std::any_of(moves_.begin(), moves_.end(), [&](const auto& entry) {
+    const journal::GateRecord& other = entry.second.record;
+    const bool undecided = !other.migration_id().empty() && other.outcome() == common::v1::OUTCOME_UNSPECIFIED;
+    return other.order() < move.record.order() && !undecided && other.subject().id() == move.record.subject().id();
+  });
 }
 
 bool Gate::Implementation::wants_instruction(const Move& move) const {
@@ -273,8 +289,15 @@ void Gate::Implementation::on(const gate_event::MoveBegan& event) {
                                               : "too many moves are open: " + std::to_string(moves_.size())});
     return;
   }
+  if (const Move* open = planned ? nullptr : open_move_from(announcement)) {
+    step_->instructions.push_back({Kind::Refused, id,
+                                   announcement.destination_place() + " is where the open move " +
+                                       open->record.notification_id() + " begins: an older fact"});
+    return;
+  }
   Move& move = moves_[id];
   move.record.set_notification_id(id);
+  move.record.set_order(next_order_++);
   *move.record.mutable_subject() = announcement.subject();
   move.record.set_source_place(announcement.source_place());
   move.record.set_destination_place(announcement.destination_place());
@@ -285,6 +308,16 @@ void Gate::Implementation::on(const gate_event::MoveBegan& event) {
   if (planned) return start_deadline(move);
   move.record.set_outcome(common::v1::OUTCOME_AT_DESTINATION);
   enter(move, GateState::Concluding, "noticed afterwards");
+}
+
+// What is only noticed afterwards may be older than a move that has begun since.
+const Gate::Implementation::Move* Gate::Implementation::open_move_from(const Notify& noticed) const {
+  const auto found = std::find_if(moves_.begin(), moves_.end(), [&](const auto& entry) {
+    const journal::GateRecord& record = entry.second.record;
+    return record.subject().id() == noticed.subject().id() && record.source_place() == noticed.destination_place() &&
+           record.outcome() == common::v1::OUTCOME_UNSPECIFIED;
+  });
+  return found == moves_.end() ? nullptr : &found->second;
 }
 
 void Gate::Implementation::on(const gate_event::VmPaused& event) {

@@ -271,9 +271,10 @@ void Som::Implementation::begin(const std::string& tde, const Notify& notify) {
 }
 
 void Som::Implementation::add_leftovers(journal::Migration& migration, const journal::SubjectRecord& subject) {
+  const auto& transfers = migration.transfers();
+  const int planned = transfers.size();
   for (const auto& holder : subject.holders()) {
-    const auto& transfers = migration.transfers();
-    const bool on_path = std::any_of(transfers.begin(), transfers.end(), [&](const auto& t) {
+    const bool on_path = std::any_of(transfers.begin(), transfers.begin() + planned, [&](const auto& t) {
       return (t.plan().source_host() == holder.host() &&
               context_name(t.plan().source_context()) == context_name(holder.context())) ||
              (t.plan().destination_host() == holder.host() &&

@@ -64,14 +64,11 @@ Result<std::string> Entity::notify(const Notification& notification) {
   switch (notification.phase) {
     case if_m_t::PHASE_ANNOUNCED:
     case if_m_t::PHASE_MOVED:
-    case if_m_t::PHASE_PATH_FAILED:
-      return begin(notification);
+    case if_m_t::PHASE_PATH_FAILED: return begin(notification);
     case if_m_t::PHASE_PAUSED:
     case if_m_t::PHASE_RESUMED:
-    case if_m_t::PHASE_CANCELLED:
-      return report(notification);
-    default:
-      break;
+    case if_m_t::PHASE_CANCELLED: return report(notification);
+    default: break;
   }
   return failure(ErrorKind::InvalidInput,
                  "the notification has no phase; expected ANNOUNCED, PAUSED, RESUMED, CANCELLED, MOVED or PATH_FAILED");
@@ -135,7 +132,9 @@ Result<std::string> Entity::begin(const Notification& notification) {
   const auto known = moves_.find(id);
   if (known == moves_.end() || known->second.status.instruction == "Refused") {
     return failure(ErrorKind::Failed,
-                   fmt::format("the gate takes no further move: {} are open at most", config_.gate.max_moves));
+                   known == moves_.end()
+                       ? fmt::format("the gate takes no further move: {} are open at most", config_.gate.max_moves)
+                       : known->second.status.detail);
   }
   return id;
 }

@@ -137,6 +137,13 @@ class Gatherer {
     }
     for (const auto& host : old_path) {
       if (contains(new_path, host) || used.contains(host)) continue;
+      const auto heir = std::find_if(new_path.begin(), new_path.end(), [&](const auto& h) {
+        return contains(old_path, h) && share_a_role(roles_, h.host, host.host);
+      });
+      if (heir != new_path.end()) {
+        add(moved_, {host, *heir, common::DISPOSITION_MOVE, true}, peers);
+        continue;
+      }
       note(fmt::format("{} is no longer on the path, and has no counterpart there: its state stays until it expires",
                        to_string(host)),
            peers);
@@ -145,8 +152,10 @@ class Gatherer {
 
   void note(const std::string& text, const PrefixSet& peers) {
     const auto known = std::find_if(notes_.begin(), notes_.end(), [&](const auto& n) { return n.first == text; });
-    if (known == notes_.end()) notes_.emplace_back(text, peers);
-    else known->second = known->second | peers;
+    if (known == notes_.end())
+      notes_.emplace_back(text, peers);
+    else
+      known->second = known->second | peers;
   }
 
   Plan result() const {
@@ -168,14 +177,17 @@ class Gatherer {
   struct Movement {
     HostReference source, destination;
     common::Disposition disposition = common::DISPOSITION_UNSPECIFIED;
+    bool leftover = false;  // the destination has it already: the source is to be released
     bool operator==(const Movement&) const = default;
   };
   using Movements = std::vector<std::pair<Movement, PrefixSet>>;
 
   static void add(Movements& to, const Movement& movement, const PrefixSet& peers) {
     const auto known = std::find_if(to.begin(), to.end(), [&](const auto& m) { return m.first == movement; });
-    if (known == to.end()) to.emplace_back(movement, peers);
-    else known->second = known->second | peers;
+    if (known == to.end())
+      to.emplace_back(movement, peers);
+    else
+      known->second = known->second | peers;
   }
 
   static Hosts leaving_first(const Hosts& old_path, const Hosts& new_path) {
@@ -209,6 +221,7 @@ class Gatherer {
       transfer.set_destination_host(movement.destination.host);
       transfer.set_destination_context(movement.destination.context);
       transfer.set_disposition(movement.disposition);
+      transfer.set_leftover(movement.leftover);
       *transfer.mutable_peers() = peers.selector();
       all.push_back(std::move(transfer));
     }

@@ -46,7 +46,7 @@ struct Contradiction {
   std::string expected;
 };
 
-// What a move means. Transfers are numbered from 0, and no two of them have the same hosts, contexts and disposition.
+// What a move means. Transfers are numbered from 0, and no two of them have the same hosts, contexts, disposition and leftover.
 struct Plan {
   common::Subject subject;
   std::vector<common::Transfer> transfers;
@@ -63,7 +63,8 @@ class Topology {
 
   // For each class of peers whose path changes: every State Host on the new path that was not on the old one gets the
   // state of the old path's host with the same role (those that leave the path first, in order; the last one again when
-  // there are more new than old). The source keeps its records (COPY_AND_RETAIN) where it is on the new path, too.
+  // there are more new than old). The source keeps its records (COPY_AND_RETAIN) where it is on the new path, too. A
+  // host that leaves a path on which another of its role stays is released to that one (leftover).
   // Error: InvalidInput (unknown subject or server, a move to where it is).
   Result<Plan> plan(const std::string& subject_id, const std::string& from_server, const std::string& to_server) const;
 

@@ -258,6 +258,39 @@ TEST(Gate, NotifiesInOrderUntilAcknowledged) {
   EXPECT_TRUE(world.instructed(Kind::Concluded));
 }
 
+// The SOM would take an older fact for news.
+TEST(Gate, MovesOfOneSubjectAreNotifiedInTheOrderInWhichTheyBegan) {
+  World world({"fw1", "fw2", "fw3"});
+  fill(world.driver("fw1"), 3);
+  world.disconnect_gate();
+  world.announcement.set_notification_id("first");
+  world.announce(if_m_t::v1::PHASE_MOVED);
+  world.announcement.set_notification_id("and then");
+  world.announcement.set_source_place(world.announcement.destination_place());
+  world.announcement.set_destination_place("server3");
+  world.announcement.mutable_transfers(0)->set_source_host("fw2");
+  world.announcement.mutable_transfers(0)->set_destination_host("fw3");
+  world.announce(if_m_t::v1::PHASE_MOVED);
+  world.restart_gate();
+  world.connect_gate();
+  ASSERT_TRUE(world.run_until([&] { return world.gate().moves().empty(); }, 60s));
+  EXPECT_EQ(world.driver("fw3").table.size(), 3U);
+  EXPECT_TRUE(world.driver("fw1").table.empty() && world.driver("fw2").table.empty());
+}
+
+TEST(Gate, WhatIsNoticedAfterALaterMoveHasBegunIsRefused) {
+  World world;
+  world.announce();
+  world.settle();
+  auto older = world.announcement;
+  older.set_notification_id("noticed late");
+  older.set_phase(if_m_t::v1::PHASE_MOVED);
+  older.set_destination_place(world.announcement.source_place());
+  world.gate(gate_event::MoveBegan{older});
+  EXPECT_TRUE(world.instructed(Kind::Refused));
+  EXPECT_EQ(world.gate().moves().size(), 1U);
+}
+
 TEST(Gate, AsksTheHypervisorAfterARestart) {
   World world;
   world.announce();

@@ -309,6 +309,7 @@ TEST_F(TdeEntity, AVmThatWentElsewhereLeavesItsAnnouncedMove) {
   const auto moved = announce("vm1", "server3", if_m_t::PHASE_MOVED);
   ASSERT_TRUE(moved) << moved.error().message;
   EXPECT_TRUE(notified(id, if_m_t::PHASE_CANCELLED));
+  send_concluded(id, "ROLLED_BACK");
   ASSERT_TRUE(notified(*moved, if_m_t::PHASE_MOVED));
   EXPECT_EQ(notifications_[*moved][if_m_t::PHASE_MOVED].source_place(), "server1");
   EXPECT_EQ(entity_->places().at("vm1"), "server3");

@@ -48,10 +48,11 @@ TopologyDescription description(Paths paths) {
 }
 
 std::string shown(const common::Transfer& transfer) {
-  return fmt::format("{}: {} -> {} {} ({})", transfer.index(),
+  return fmt::format("{}: {} -> {} {}{} ({})", transfer.index(),
                      to_string(HostReference{transfer.source_host(), transfer.source_context()}),
                      to_string(HostReference{transfer.destination_host(), transfer.destination_context()}),
-                     transfer.disposition() == common::DISPOSITION_MOVE ? "MOVE" : "COPY", to_string(transfer.peers()));
+                     transfer.disposition() == common::DISPOSITION_MOVE ? "MOVE" : "COPY",
+                     transfer.leftover() ? " leftover" : "", to_string(transfer.peers()));
 }
 std::vector<std::string> shown(const std::vector<common::Transfer>& transfers) {
   std::vector<std::string> all;
@@ -86,10 +87,9 @@ TEST(Topology, PeersThatStayBehindTheSourceAreCopiedAndRetained) {
 TEST(Topology, TheWayBackUndoesTheWayThere) {
   const auto topology = Topology::make(description(example())).value();
   const Plan plan = topology.plan("vm1", "server2", "server1").value();
-  EXPECT_THAT(shown(plan.transfers), ElementsAre("0: fw2 -> fw1 MOVE (0.0.0.0/0 except 10.1.2.0/24)"));
-  EXPECT_THAT(plan.notes, ElementsAre("fw1 stays on the path: retained (peers: 10.1.2.0/24)",
-                                      "fw2 is no longer on the path, and has no counterpart there: its state stays "
-                                      "until it expires (peers: 10.1.2.0/24)"));
+  EXPECT_THAT(shown(plan.transfers), ElementsAre("0: fw2 -> fw1 MOVE leftover (10.1.2.0/24)",
+                                                 "1: fw2 -> fw1 MOVE (0.0.0.0/0 except 10.1.2.0/24)"));
+  EXPECT_THAT(plan.notes, ElementsAre("fw1 stays on the path: retained (peers: 10.1.2.0/24)"));
 }
 
 TEST(Topology, EachHostGetsTheStateOfItsRole) {

@@ -82,6 +82,7 @@ void Checker::migration_written(const Migration& before, const Migration& after)
   if (before.vote() != common::v1::VOTE_UNSPECIFIED && before.vote() != after.vote()) {
     broken(1, after.id() + " takes its vote back");
   }
+  if (before.id().empty()) check_order(after);
   if (before.outcome() != after.outcome()) outcome_at_[after.id()] = world_.engine.now;
   if (before.outcome() != after.outcome() || before.state() != after.state()) check_outcome(after);
   if (before.vote() != common::v1::VOTE_GO && after.vote() == common::v1::VOTE_GO && !after.force()) check_go(after);
@@ -96,6 +97,18 @@ void Checker::migration_written(const Migration& before, const Migration& after)
   }
   if (after.state() == journal::DONE_WITH_LOSS && after.missing().empty()) {
     broken(8, after.id() + " is DONE_WITH_LOSS and does not say what is missing");
+  }
+}
+
+// Rule 1: an older fact is not news.
+void Checker::check_order(const Migration& migration) const {
+  const Move* move = world_.hypervisor->find(migration.notification_id());
+  for (const auto& [id, other] : migrations_) {
+    if (move == nullptr || id == migration.id() || other.subject().id() != migration.subject().id()) continue;
+    const Move* earlier = world_.hypervisor->find(other.notification_id());
+    if (earlier != nullptr && earlier->began > move->began)
+      broken(1, fmt::format("{} ({}) begins after {} ({}), and had happened before it", migration.id(), move->id, id,
+                            earlier->id));
   }
 }
 
@@ -157,6 +170,7 @@ void Checker::expect(const Move& move) {
   }
   if (outruns) return;
   for (const auto& transfer : move.transfers) {
+    if (transfer.leftover()) continue;  // what it brings is not needed there
     state::Scope scope;
     scope.subject = subject;
     scope.peers = transfer.peers();

@@ -25,6 +25,13 @@ struct Move;
 struct Vm;
 struct Flow;
 
+// A State Host, and the context of it that a path crosses.
+struct Hop {
+  std::string host;
+  std::string context;
+  friend auto operator<=>(const Hop&, const Hop&) = default;
+};
+
 // The tables of one context, before a driver call.
 struct Before {
   std::string context;
@@ -84,6 +91,9 @@ class Checker {
   [[noreturn]] void broken(int rule, const std::string& sentence) const;
   void migration_written(const Migration& before, const Migration& after);
   void check_outcome(const Migration& migration) const;
+  void check_order(const Migration& migration) const;
+  void check_left(const Hop& here, const state::Key& key, const Connection& connection,
+                  const std::set<std::pair<std::string, Hop>>& holders) const;
   void check_go(const Migration& migration) const;
   void check_done(const Migration& migration) const;
   void check_sum(const Migration& migration, const Vm& vm) const;

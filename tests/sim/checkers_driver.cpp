@@ -269,15 +269,40 @@ std::string Checker::barriers() const {
   return {};
 }
 
-// What stands where no path of the VM goes must be on the list of holders.
+// What stands where its path does not go must be known as a holder's, so that the next migration collects it.
 void Checker::at_end() const {
+  std::set<std::pair<std::string, Hop>> holders;  // subject, where
+  for (const auto& [key, value] : world_.master->journal) {
+    journal::SubjectRecord record;
+    if (key.compare(0, 8, "subject/") != 0 || !record.ParseFromString(value)) continue;
+    for (const auto& holder : record.holders())
+      holders.insert({record.id(), {holder.host(), name_of(holder.context())}});
+  }
   for (const auto& agent : world_.agents) {
     for (const auto& [context, tables] : agent->kernel.contexts) {
       for (const auto& [key, connection] : tables.connections) {
         if (!connection.installed_by.empty() && find(connection.installed_by) == nullptr)
           broken(5, "an entry of no migration");
+        check_left(Hop{agent->name, context}, key, connection, holders);
       }
     }
+  }
+}
+
+void Checker::check_left(const Hop& here, const state::Key& key, const Connection& connection,
+                         const std::set<std::pair<std::string, Hop>>& holders) const {
+  if (world_.engine.settings.pickup) return;  // packets of the old path make entries after every sweep
+  for (const auto& flow : world_.flows) {
+    if (key_of(flow.connection) != key || flow.unchecked || connection.translation != flow.connection.translation)
+      continue;
+    const auto hops = world_.path(flow);
+    if (std::find(hops.begin(), hops.end(), here) != hops.end() || world_.hypervisor->ran_unnoticed(flow.vm)) continue;
+    if (flow.peer_vm >= 0 && world_.hypervisor->ran_unnoticed(static_cast<std::size_t>(flow.peer_vm))) continue;
+    if (holders.contains({world_.vms[flow.vm].name, here})) continue;
+    if (flow.peer_vm >= 0 && holders.contains({world_.vms[static_cast<std::size_t>(flow.peer_vm)].name, here}))
+      continue;
+    broken(3, fmt::format("{} is left in {}/{}, where its path does not go, and the SOM does not know it as a holder",
+                          readable(key), here.host, here.context));
   }
 }
 

@@ -110,6 +110,17 @@ bool Hypervisor::in_motion(std::size_t vm) const {
   return std::any_of(moves.begin(), moves.end(), [&](const auto& view) { return view.record.subject().id() == name; });
 }
 
+bool Hypervisor::ran_unnoticed(std::size_t vm) const {
+  return std::any_of(moves_.begin(), moves_.end(), [&](const auto& entry) {
+    const Move& move = entry.second;
+    if (move.vm != vm || move.phase != Phase::AtDestination) return false;
+    return std::none_of(moves_.begin(), moves_.end(), [&](const auto& other) {
+      return other.second.vm == vm && other.second.to == move.to && other.second.began >= move.began &&
+             told_.contains(other.first);
+    });
+  });
+}
+
 void Hypervisor::announce(Move& move, if_m_t::Phase phase) {
   move.transfers = world_.plan(move.vm, move.from, move.to);
   if_m_t::Notify notify;

@@ -51,6 +51,8 @@ class Hypervisor {
   const Move* open_move(std::size_t vm) const;
   // It is being moved, or not everybody knows yet that it was.
   bool in_motion(std::size_t vm) const;
+  // It ran somewhere, and went on before the TDE noticed.
+  bool ran_unnoticed(std::size_t vm) const;
 
  private:
   void plan_script(Move& move);

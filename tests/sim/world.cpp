@@ -158,6 +158,10 @@ std::vector<common::v1::Transfer> World::plan(std::size_t index, std::size_t fro
       const bool moves = i < lost.size();
       add(moves ? lost[i] : before.front(), gained[i], !moves, peer);
     }
+    for (std::size_t i = gained.size(); i < lost.size() && !after.empty(); ++i) {
+      add(lost[i], after.front(), false, peer);
+      transfers.back().set_leftover(true);
+    }
   }
   return transfers;
 }

@@ -12,13 +12,6 @@
 
 namespace sami::sim {
 
-// A State Host, and the context of it that a path crosses.
-struct Hop {
-  std::string host;
-  std::string context;
-  friend auto operator<=>(const Hop&, const Hop&) = default;
-};
-
 struct Server {
   std::string name;
   std::vector<Hop> path;
