@@ -7,6 +7,7 @@
 #include <algorithm>
 #include <asio/executor_work_guard.hpp>
 #include <asio/io_context.hpp>
+#include <asio/posix/stream_descriptor.hpp>
 #include <asio/post.hpp>
 #include <asio/signal_set.hpp>
 #include <asio/steady_timer.hpp>
@@ -47,6 +48,7 @@ class Loop::Implementation {
     timers_.clear();
     due_.clear();
     signals_.clear();
+    while (!watches_.empty()) unwatch(watches_.begin()->first);
     wakeup_.reset();
     work_.reset();
   }
@@ -71,6 +73,21 @@ class Loop::Implementation {
     auto& set = signals_[number];
     set = std::make_unique<asio::signal_set>(*context_, number);
     wait_for_signal(*set, std::move(handler));
+  }
+
+  WatchId watch(int descriptor, Task readable) {
+    const WatchId id = next_watch_++;
+    auto one = std::make_shared<Watch>(Watch{{*context_, descriptor}, std::move(readable)});
+    watches_.emplace(id, one);
+    wait_until_readable(id, one);
+    return id;
+  }
+
+  void unwatch(WatchId id) {
+    const auto found = watches_.find(id);
+    if (found == watches_.end()) return;
+    found->second->descriptor.release();  // cancels the wait; closes nothing
+    watches_.erase(found);
   }
 
   void run() {
@@ -126,6 +143,19 @@ class Loop::Implementation {
     });
   }
 
+  struct Watch {
+    asio::posix::stream_descriptor descriptor;
+    Task readable;
+  };
+  void wait_until_readable(WatchId id, const std::shared_ptr<Watch>& one) {
+    one->descriptor.async_wait(asio::posix::stream_descriptor::wait_read,
+                               [this, id, one](const asio::error_code& error) {
+                                 if (error || watches_.count(id) == 0) return;
+                                 one->readable();
+                                 if (watches_.count(id) != 0) wait_until_readable(id, one);
+                               });
+  }
+
   std::mutex mutex_;
   std::unique_ptr<asio::io_context> context_ = std::make_unique<asio::io_context>();
   // Loop thread only, from here.
@@ -137,6 +167,8 @@ class Loop::Implementation {
   std::map<std::pair<Instant, TimerId>, Task> timers_;
   std::unordered_map<TimerId, Instant> due_;
   std::map<int, std::unique_ptr<asio::signal_set>> signals_;
+  WatchId next_watch_ = 1;
+  std::map<WatchId, std::shared_ptr<Watch>> watches_;
 };
 
 Loop::Loop() : implementation_(std::make_shared<Implementation>()) {}
@@ -157,6 +189,11 @@ void Loop::on_signals(std::initializer_list<int> signals, std::function<void(int
   const auto shared = std::make_shared<std::function<void(int)>>(std::move(handler));
   for (const int number : signals) implementation_->on_signal(number, shared);
 }
+
+Loop::WatchId Loop::watch(int descriptor, Task readable) {
+  return implementation_->watch(descriptor, std::move(readable));
+}
+void Loop::unwatch(WatchId watch) { implementation_->unwatch(watch); }
 
 void Loop::run() { implementation_->run(); }
 void Loop::stop() { implementation_->stop(); }

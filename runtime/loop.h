@@ -41,6 +41,12 @@ class Loop {
   // Loop thread only (or before run()). Replaces an earlier handler of these signals; the handler gets the number.
   void on_signals(std::initializer_list<int> signals, std::function<void(int)> handler);
 
+  // Loop thread only (or before run()). Calls `readable` whenever the descriptor can be read or its peer is gone, until
+  // unwatch(); the descriptor stays the caller's, who unwatches it before closing it.
+  using WatchId = std::uint64_t;              // 0 is never given out
+  WatchId watch(int descriptor, Task readable);
+  void unwatch(WatchId watch);                // 0, or one that is gone, is fine
+
   // Runs until stop(). Blocks. May be called again.
   void run();
   // Any thread. Returns at once; run() returns after the task that is running.

@@ -1,6 +1,7 @@
 #include "runtime/loop.h"
 
 #include <gmock/gmock.h>
+#include <unistd.h>
 
 #include <csignal>
 #include <memory>
@@ -110,6 +111,38 @@ TEST(LoopTest, SignalsRunTheirHandlerOnTheLoop) {
   raise(SIGHUP);
   EXPECT_TRUE(loop.run_until([&] { return replaced; }, patience));
   EXPECT_EQ(signals.size(), 3U);
+}
+
+TEST(LoopTest, WatchesADescriptorUntilUnwatched) {
+  int ends[2];
+  ASSERT_EQ(::pipe(ends), 0);
+  Loop loop;
+  int calls = 0;
+  const auto watch = loop.watch(ends[0], [&] {
+    char byte;
+    ++calls;
+    EXPECT_EQ(::read(ends[0], &byte, 1), 1);
+  });
+  EXPECT_EQ(::write(ends[1], "ab", 2), 2);
+  EXPECT_TRUE(loop.run_until([&] { return calls == 2; }, patience));
+  loop.unwatch(watch);
+  loop.unwatch(watch);
+  EXPECT_EQ(::write(ends[1], "c", 1), 1);
+  bool ran = false;
+  loop.post([&] { ran = true; });
+  EXPECT_TRUE(loop.run_until([&] { return ran; }, patience));
+  EXPECT_EQ(calls, 2);
+  ::close(ends[1]);
+  bool gone = false;  // what is left, and then the end, can be read
+  Loop::WatchId other = 0;
+  other = loop.watch(ends[0], [&] {
+    char byte;
+    if (::read(ends[0], &byte, 1) == 1) return;
+    gone = true;
+    loop.unwatch(other);
+    ::close(ends[0]);  // the descriptor was the caller's all along
+  });
+  EXPECT_TRUE(loop.run_until([&] { return gone; }, patience));
 }
 
 }  // namespace
