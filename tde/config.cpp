@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 #include <fmt/ranges.h>
 
+#include <algorithm>
 #include <map>
 
 #include "interfaces/transport/pki.h"
@@ -108,6 +109,53 @@ protocol::GateConfig read_gate(Section& section) {
   return gate;
 }
 
+qemu::VirtualMachine read_virtual_machine(Section& section, const TopologyDescription& topology) {
+  constexpr std::size_t kMaximumSocketPath = 107;  // sockaddr_un
+  qemu::VirtualMachine vm;
+  vm.subject_id = section.text("id");
+  const bool known = std::any_of(topology.vms.begin(), topology.vms.end(),
+                                 [&](const auto& one) { return one.subject.id() == vm.subject_id; });
+  if (!known) section.reject("id", vm.subject_id, "a VM of topology.vms");
+  Section& sockets = section.section("qmp");
+  for (const auto& server : sockets.keys()) {
+    const std::string path = sockets.path(server);
+    const bool declared = std::any_of(topology.servers.begin(), topology.servers.end(),
+                                      [&](const auto& one) { return one.name == server; });
+    if (!declared) sockets.reject(server, server, "a server of topology.servers");
+    if (path.size() > kMaximumSocketPath) sockets.reject(server, path, "at most 107 characters");
+    vm.sockets[server] = path;
+  }
+  if (vm.sockets.size() < 2) {
+    section.reject("qmp", fmt::format("{} sockets", vm.sockets.size()),
+                   "one for every server where it may run: two or more");
+  }
+  return vm;
+}
+
+// The VMs whose QEMUs this TDE watches by itself.
+qemu::Config read_hypervisors(Section& section, const TopologyDescription& topology) {
+  constexpr std::int64_t kMaximumBandwidth = std::int64_t{1} << 50;
+  qemu::Config config;
+  config.precopy_bandwidth = section.integer("precopy_bandwidth", {4096, kMaximumBandwidth}, config.precopy_bandwidth);
+  config.full_bandwidth = section.integer("full_bandwidth", {0, kMaximumBandwidth}, config.full_bandwidth);
+  if (config.full_bandwidth != 0 && config.full_bandwidth <= config.precopy_bandwidth) {
+    section.reject("full_bandwidth", std::to_string(config.full_bandwidth), "0, or more than precopy_bandwidth");
+  }
+  std::map<std::string, std::string> users;  // of a socket
+  for (Section* one : section.sections("virtual_machines")) {
+    auto vm = read_virtual_machine(*one, topology);
+    for (const auto& [server, path] : vm.sockets) {
+      const auto [user, first] = users.emplace(path, vm.subject_id + " on " + server);
+      if (!first) one->reject("qmp", path, "a socket of its own; this one is that of " + user->second);
+    }
+    for (const auto& other : config.virtual_machines) {
+      if (other.subject_id == vm.subject_id) one->reject("id", vm.subject_id, "each VM once");
+    }
+    config.virtual_machines.push_back(std::move(vm));
+  }
+  return config;
+}
+
 transport::ClientConfig read_client(Section& root) {
   transport::ClientConfig client;
   client.target = root.endpoint("master");
@@ -134,6 +182,7 @@ Result<Settings> read_settings(Config config) {
   const std::string state = root.path("state");
   const std::string control_socket = root.path("control_socket", "/run/sami/tde.sock");
   TopologyDescription description = read_topology(root.section("topology"), parts);
+  qemu::Config hypervisors = read_hypervisors(root.section("hypervisors"), description);
   std::size_t inventory = 0;
   for (const auto& vm : description.vms) {
     entity.gate.subjects.push_back(vm.subject.id());
@@ -158,7 +207,9 @@ Result<Settings> read_settings(Config config) {
     part.section->reject(part.key, topology.error().found, topology.error().expected);
     return failure(ErrorKind::InvalidInput, fmt::format("{}", fmt::join(config.errors(), "\n")));
   }
-  return Settings{domain, std::move(entity), std::move(*topology), std::move(client), state, control_socket, level};
+  return Settings{
+      domain, std::move(entity), std::move(*topology), std::move(hypervisors), std::move(client), state, control_socket,
+      level};
 }
 
 Result<Settings> load_settings(const std::string& path) {

@@ -7,6 +7,7 @@
 #include "runtime/config.h"
 #include "runtime/log.h"
 #include "tde/entity.h"
+#include "tde/qemu/gate.h"
 #include "tde/topology.h"
 
 namespace sami::tde {
@@ -15,8 +16,9 @@ struct Settings {
   std::string domain;
   EntityConfig entity;
   Topology topology;
+  qemu::Config hypervisors;
   transport::ClientConfig client;
-  std::string state;                           // folder
+  std::string state;  // folder
   std::string control_socket;
   LogLevel log_level = LogLevel::Info;
 };

@@ -12,6 +12,7 @@
 #include "tde/config.h"
 #include "tde/control.h"
 #include "tde/entity.h"
+#include "tde/qemu/gate.h"
 
 namespace {
 
@@ -38,6 +39,7 @@ int run(const sami::tde::Settings& settings, const std::string& config) {
   auto client = transport::make_tde_client(settings.client, loop);
   if (!client) return failed(client.error());
   tde::Entity entity(settings.entity, settings.topology, {loop, system_clock(), **journal, **audit, **client, log});
+  tde::qemu::Gate gate(settings.hypervisors, settings.entity.gate, entity, loop, log);
   tde::Control control(settings.entity.name, entity, loop);
   auto socket = transport::start_local_server(settings.control_socket, {&control.service()});
   if (!socket) return failed(socket.error());
@@ -46,6 +48,7 @@ int run(const sami::tde::Settings& settings, const std::string& config) {
   loop.on_signals({SIGHUP}, [&](int) { tde::reload(config, loop, log); });
   feed_watchdog(loop);
   entity.start();
+  gate.start();
   service_manager::ready();
   loop.run();
   service_manager::stopping();

@@ -25,6 +25,9 @@ topology:
   paths:
     - {server: server1, to: [0.0.0.0/0], through: [fw1]}
     - {server: server2, to: [0.0.0.0/0], through: [fw2/default, fw1/red]}
+hypervisors:
+  virtual_machines:
+    - {id: vm1, qmp: {server1: /run/a, server2: /run/b}}
 )";
 
 std::string replaced(const std::string& what, const std::string& with) {
@@ -43,6 +46,9 @@ TEST(TdeConfig, TheExampleIsRead) {
   ASSERT_TRUE(plan) << plan.error().message;
   EXPECT_EQ(plan->transfers.size(), 2U);
   EXPECT_EQ(plan->subject.interfaces(0).attachment().at("server2"), "tap0");
+  ASSERT_EQ(settings->hypervisors.virtual_machines.size(), 1U);
+  EXPECT_EQ(settings->hypervisors.precopy_bandwidth, 1048576);
+  EXPECT_EQ(settings->hypervisors.virtual_machines[0].sockets.at("server2"), "/run/sami/qmp/server2-vm1.sock");
 }
 
 TEST(TdeConfig, Defaults) {
@@ -67,7 +73,9 @@ TEST(TdeConfig, ErrorsSayWhereAndWhatWasExpected) {
       {"name: tde1", "name: \"a b\"", {"tde.yaml:1", "name", "a b"}},
       {"192.0.2.1:7500", "192.0.2.1", {"tde.yaml:3", "master"}},
       {"state: /var", "state: var", {"tde.yaml:6", "state"}},
-      {"servers: [server1, server2]", "servers: [server1, server1]", {"tde.yaml:8", "server1 again", "each name once"}},
+      {"servers: [server1, server2]",
+       "servers: [server1, server2, server2]",
+       {"tde.yaml:8", "server2 again", "each name once"}},
       {"server: server1\n      int",
        "server: server9\n      int",
        {"tde.yaml:13", "server server9", "server1, server2"}},
@@ -79,6 +87,13 @@ TEST(TdeConfig, ErrorsSayWhereAndWhatWasExpected) {
       {"through: [fw1]", "through: [fw9]", {"tde.yaml:17", "State Host fw9", "fw1, fw2"}},
       {"through: [fw1]", "through: [fw1/]", {"tde.yaml:17", "fw1/", "host/context"}},
       {"server: server2, to", "server: server1, to", {"tde.yaml:18", "0.0.0.0/0", "never reached"}},
+      {"{id: vm1, qmp", "{id: vm7, qmp", {"tde.yaml:21", "vm7", "a VM of topology.vms"}},
+      {"server2: /run/b", "server7: /run/b", {"tde.yaml:21", "server7", "a server of topology.servers"}},
+      {"server2: /run/b", "server2: b", {"tde.yaml:21", "server2", "absolute"}},
+      {"server2: /run/b", "server2: /run/a", {"tde.yaml:21", "/run/a", "vm1 on server1"}},
+      {", server2: /run/b", "", {"tde.yaml:21", "1 sockets", "two or more"}},
+      {"hypervisors:", "hypervisors:\n  precopy_bandwidth: 7", {"tde.yaml:20", "precopy_bandwidth", "7"}},
+      {"hypervisors:", "hypervisors:\n  full_bandwidth: 5000", {"tde.yaml:20", "more than precopy_bandwidth"}},
   };
   for (const auto& [what, with, said] : cases) {
     const auto settings = read_settings(Config::parse(replaced(what, with), "tde.yaml"));

@@ -22,7 +22,7 @@ bool moves(const std::string& status) {
 
 }  // namespace
 
-struct FakeQemu::Command {
+struct FakeQemu::Given {
   std::string name;
   json arguments;
   json value = json::object();
@@ -92,7 +92,7 @@ void FakeQemu::take(const std::string& line) {
   if (!message.is_object() || !message.contains("execute")) {
     return say(R"({"error": {"class": "GenericError", "desc": "JSON parse error, invalid keyword 'x'"}})");
   }
-  Command command{message["execute"].get<std::string>(), message.value("arguments", json::object())};
+  Given command{message["execute"].get<std::string>(), message.value("arguments", json::object())};
   commands_.push_back(command.name);
   const std::string refusal = answer(command);
   if (refusal.empty()) {
@@ -104,8 +104,11 @@ void FakeQemu::take(const std::string& line) {
           .dump());
 }
 
-std::string FakeQemu::answer(const Command& given) {
-  auto& command = const_cast<Command&>(given);
+void FakeQemu::execute(const Command& command) {
+  (void)migration_command({command.name, json::parse(command.arguments, nullptr, false), {}});
+}
+
+std::string FakeQemu::answer(Given& command) {
   if (!negotiated_) {
     if (command.name != "qmp_capabilities") {
       return "CommandNotFound:Expecting capabilities negotiation with 'qmp_capabilities'";
@@ -128,7 +131,7 @@ std::string FakeQemu::answer(const Command& given) {
   return "";
 }
 
-std::string FakeQemu::migration_command(const Command& command) {
+std::string FakeQemu::migration_command(const Given& command) {
   if (command.name == "migrate-set-parameters") {
     bandwidth_ = command.arguments.value("max-bandwidth", bandwidth_);
   } else if (command.name == "migrate-set-capabilities") {

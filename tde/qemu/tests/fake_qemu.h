@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "runtime/loop.h"
+#include "tde/qemu/qmp_message.h"
 
 namespace sami::tde::qmp {
 
@@ -27,6 +28,7 @@ class FakeQemu {
   void say(const std::string& line);         // to its client, whatever it is
   void say_bytes(const std::string& bytes);  // and no end of line
   void hang_up();                            // closes the connection; a new one is taken
+  void execute(const Command& command);      // as from a second monitor; refusals are dropped
   void be_silent() { silent_ = true; }
   const std::string& run_state() const { return run_state_; }
   bool running() const { return run_state_ == "running"; }
@@ -35,12 +37,12 @@ class FakeQemu {
   const std::vector<std::string>& commands() const { return commands_; }  // names, in order
 
  private:
-  struct Command;
+  struct Given;
   void accept();
   void read();
   void take(const std::string& line);
-  std::string answer(const Command& command);  // "" : no error; else a class and a description, parted by ':'
-  std::string migration_command(const Command& command);
+  std::string answer(Given& command);  // "" : no error; else a class and a description, parted by ':'
+  std::string migration_command(const Given& command);
   std::string begin(const std::string& uri);
   void copy();
   void switch_over();
