@@ -9,18 +9,12 @@ using At = Misbehaviour::At;
 
 std::string name_of(At point) {
   switch (point) {
-    case At::Announced:
-      return "Announced";
-    case At::StandingBy:
-      return "StandingBy";
-    case At::Paused:
-      return "Paused";
-    case At::Instructed:
-      return "AfterGo";
-    case At::Resumed:
-      return "Resumed";
-    case At::Never:
-      break;
+    case At::Announced: return "Announced";
+    case At::StandingBy: return "StandingBy";
+    case At::Paused: return "Paused";
+    case At::Instructed: return "AfterGo";
+    case At::Resumed: return "Resumed";
+    case At::Never: break;
   }
   return "Never";
 }

@@ -1,10 +1,15 @@
 #include "tests/system/system_test.h"
 
+#include <signal.h>
 #include <unistd.h>
 
 #include <algorithm>
 #include <fstream>
 #include <iostream>
+
+#include "lab/daemons.h"
+#include "lab/poll.h"
+#include "runtime/file.h"
 
 namespace sami::lab {
 namespace {
@@ -72,6 +77,43 @@ Conversers SystemTest::vm1_traffic(TrafficKind kind, int connections, int interv
 
 MoveReport SystemTest::move(const std::string& server, const MoveOptions& options) {
   return unwrap(LabHypervisor(*lab_, gate_.get()).move("vm1", server, options));
+}
+
+void SystemTest::reconfigure(const std::string& daemon, const std::string& text, const std::string& replaced) {
+  unwrap(lab_->kill_daemon(daemon, SIGTERM));
+  const std::string path = unwrap(lab_->daemon(daemon)).config;
+  std::string config = unwrap(read_file(path, 1 << 20));
+  const auto at = replaced.empty() ? config.size() : config.find(replaced);
+  if (at == std::string::npos) throw std::runtime_error(path + " does not have: " + replaced);
+  unwrap(write_file(path, config.replace(at, replaced.size(), text), 0600));
+  unwrap(lab_->start_daemon(daemon));
+  unwrap(wait_until_connected(*lab_));
+}
+
+std::string SystemTest::sami(const std::vector<std::string>& arguments) const {
+  std::vector<std::string> line{lab_->binaries() + "/sami", "--som-socket", unwrap(lab_->daemon("som1")).control_socket,
+                                "-o", "json"};
+  line.insert(line.end(), arguments.begin(), arguments.end());
+  RunOptions options;
+  options.ignore_status = true;  // it tells how a migration ended
+  return unwrap(run(line, options)).output;
+}
+
+void SystemTest::expect_whole(Conversers& traffic, int connections) {
+  constexpr std::chrono::milliseconds kPatience{30000};
+  const bool away = lab_->place_of("vm1") == "server2";
+  const std::string here = away ? "fw2" : "fw1";
+  const std::string there = away ? "fw1" : "fw2";
+  EXPECT_TRUE(poll_until(kPatience, [&] { return entries(there).empty(); }));
+  EXPECT_THAT(entries(there), ::testing::IsEmpty());
+  EXPECT_THAT(entries(here), ::testing::SizeIs(static_cast<std::size_t>(connections)));
+  const auto progress = traffic.client.wait_for_progress(10, kPatience);
+  EXPECT_TRUE(progress) << progress.error().message;
+  EXPECT_THAT(peers_of(traffic.server), ::testing::SizeIs(static_cast<std::size_t>(connections)));
+  const auto last = traffic.client.stop();
+  ASSERT_TRUE(last);
+  EXPECT_EQ(last->broken, 0) << to_string(*last);
+  EXPECT_EQ(invalid_packets(), 0u);
 }
 
 std::vector<std::string> SystemTest::entries(const std::string& firewall) const {

@@ -45,7 +45,15 @@ class SystemTest : public ::testing::Test {
 
   MoveReport move(const std::string& server, const MoveOptions& options = {});
 
+  // The daemon is ended and starts again with this text in its configuration, in place of `replaced` or, when that is
+  // empty, at the end; all are connected again.
+  void reconfigure(const std::string& daemon, const std::string& text, const std::string& replaced = "");
+  // What `sami ... -o json` prints about the master's or, with "--tde-socket" and the like, another daemon's affairs.
+  std::string sami(const std::vector<std::string>& arguments) const;
+
   std::vector<std::string> entries(const std::string& firewall) const;
+  // All entries are at the firewall before which vm1 runs, so many, and none at the other; the connections live.
+  void expect_whole(Conversers& traffic, int connections);
   // Of both firewalls.
   std::uint64_t invalid_packets() const;
   std::uint64_t dropped_as_new() const;
