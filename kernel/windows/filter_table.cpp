@@ -26,8 +26,9 @@ using netlink::Bytes;
 constexpr int kBufferBytes = 1024 * 1024;
 constexpr const char* kTable = "sami";
 constexpr std::uint32_t kOwner = 2;  // NFT_TABLE_F_OWNER
-// The output hook's conntrack is at -200: zones are set before it, segments dropped right behind it.
-constexpr std::int32_t kBeforeConntrack = -300, kBehindConntrack = -199;
+// The output hook's conntrack is at -200: zones are set before it, segments dropped behind it. The packet tracker is
+// between the two (packet_tracker.cpp).
+constexpr std::int32_t kBeforeConntrack = -300, kBehindConntrack = -198;
 
 // `type mark . ipv4_addr` as nft numbers and prints it; a zone is 16 bits in a 32 bit field.
 constexpr std::uint32_t type_of(std::uint8_t family) { return 19U << 6 | (family == AF_INET ? 7U : 8U); }

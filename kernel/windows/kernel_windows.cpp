@@ -10,6 +10,7 @@
 #include <cstring>
 
 #include "kernel/windows/filter_table.h"
+#include "kernel/windows/packet_tracker.h"
 #include "kernel/windows/segments.h"
 #include "kernel/windows/window_reader.h"
 
@@ -18,10 +19,6 @@ namespace sami::windows {
 namespace {
 
 constexpr const char* kLiberal = "/proc/sys/net/netfilter/nf_conntrack_tcp_be_liberal";
-
-tl::unexpected<Error> unsupported(const std::string& what, int error) {
-  return failure(ErrorKind::Unsupported, fmt::format("TCP windows: {}: {}", what, std::strerror(error)), error);
-}
 
 class File {
  public:
@@ -169,7 +166,8 @@ Result<Parts> open_parts(const Result<std::unique_ptr<FilterTable>>& table) {
 KernelWindows open_kernel_windows() {
   auto table = FilterTable::create();
   auto parts = open_parts(table);
-  return {std::make_unique<Windows>(std::move(parts)), std::make_unique<KernelBarrier>(std::move(table))};
+  return {std::make_unique<Windows>(std::move(parts)), std::make_unique<KernelBarrier>(std::move(table)),
+          open_packet_tracker()};
 }
 
 }  // namespace sami::windows

@@ -56,8 +56,30 @@ class Memory : public MemoryWindows {
   }
 
   void put(const ConntrackKey& key, const TcpWindow& window) override {
-    if (const auto entry = find(key)) windows_[key] = {entry->id, window};
+    const auto entry = find(key);
+    if (!entry) return;
+    windows_[key] = {entry->id, window};
+    const bool watched = everything_ || watched_.contains({key.zone, entry->original.source}) ||
+                         watched_.contains({key.zone, entry->reply.source});
+    if (watched) noted_[key] = entry->reply;
   }
+  Result<void> watch(const std::vector<Place>& places, bool everything) override {
+    if (unavailable_) return tl::unexpected(*unavailable_);
+    watched_ = {places.begin(), places.end()};
+    everything_ = everything;
+    if (!watches()) noted_.clear();
+    return {};
+  }
+  Result<Taken> take() override {
+    if (unavailable_) return tl::unexpected(*unavailable_);
+    Taken taken;
+    for (const auto& [key, reply] : noted_) taken.connections.push_back({key, reply});
+    noted_.clear();
+    taken.overrun = std::exchange(overrun_, false);
+    return taken;
+  }
+  bool watches() const override { return everything_ || !watched_.empty(); }
+  void overrun_tracker() override { overrun_ = true; }
   std::set<Place> places() const override { return places_; }
   void fail_writes(bool failing) override { failing_ = failing; }
   void fail_barrier(std::optional<Error> why) override { barrier_error_ = std::move(why); }
@@ -85,7 +107,9 @@ class Memory : public MemoryWindows {
 
   netlink::MemoryConntrack& conntrack_;
   std::map<ConntrackKey, std::pair<std::uint32_t, TcpWindow>> windows_;  // with the id of the entry
-  std::set<Place> places_;
+  std::set<Place> places_, watched_;
+  std::map<ConntrackKey, netlink::ConntrackTuple> noted_;
+  bool everything_ = false, overrun_ = false;
   bool failing_ = false;
   std::optional<Error> barrier_error_, unavailable_;
 };

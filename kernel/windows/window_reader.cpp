@@ -3,35 +3,22 @@
 #include <arpa/inet.h>
 #include <bpf/bpf.h>
 #include <bpf/libbpf.h>
-#include <fmt/format.h>
 #include <linux/bpf.h>
 #include <netinet/in.h>
 #include <sys/mman.h>
-#include <unistd.h>
 
 #include <array>
 #include <cerrno>
-#include <cstdarg>
-#include <cstdio>
 #include <cstring>
 
 #include "kernel/windows/reader.h"
-#include "kernel/windows/reader_object.h"
 
 namespace sami::windows {
 
 namespace {
 
+constexpr const char* kNeeds = "this kernel does not take the BPF reader (kfunc bpf_skb_ct_lookup, Linux 5.18)";
 constexpr std::size_t kMapBytes = WINDOW_SLOTS * sizeof(window_slot);
-constexpr const char* kKernelTypes = "/sys/kernel/btf/vmlinux";
-
-// libbpf's own words are about its attempts; ours name what is missing.
-int silent(libbpf_print_level, const char*, va_list) { return 0; }
-
-tl::unexpected<Error> unsupported(const std::string& what, int error) {
-  return failure(ErrorKind::Unsupported, fmt::format("TCP windows: {}: {}", what, std::strerror(error)), error);
-}
-
 void fill(window_slot& slot, const netlink::ConntrackKey& key) {
   std::memset(&slot, 0, sizeof slot);
   const auto& tuple = key.original;
@@ -49,25 +36,16 @@ WindowDirection direction_of(const window_direction& from) {
 
 }  // namespace
 
-void WindowReader::Closer::operator()(bpf_object* object) const { bpf_object__close(object); }
-
 WindowReader::~WindowReader() {
   if (slots_ != nullptr) ::munmap(slots_, kMapBytes);
 }
 
 Result<std::unique_ptr<WindowReader>> WindowReader::load() {
-  if (reader_object().empty()) return unsupported("built without clang, which compiles the BPF reader", ENOTSUP);
-  if (::access(kKernelTypes, R_OK) != 0) return unsupported(fmt::format("no BTF: {}", kKernelTypes), errno);
-  libbpf_set_print(silent);
+  auto object = open_bpf_object(reader_object());
+  if (!object) return tl::unexpected(object.error());
+  if (auto loaded = load_bpf_object(**object, kNeeds); !loaded) return tl::unexpected(loaded.error());
   std::unique_ptr<WindowReader> reader(new WindowReader());
-  reader->object_.reset(bpf_object__open_mem(reader_object().data(), reader_object().size(), nullptr));
-  if (!reader->object_) return unsupported("the BPF object cannot be opened", errno);
-  if (const int error = bpf_object__load(reader->object_.get()); error != 0) {
-    const char* hint = error == -EPERM
-                           ? "CAP_BPF, CAP_PERFMON or CAP_SYS_ADMIN is missing"
-                           : "this kernel does not take the BPF reader (kfunc bpf_skb_ct_lookup, Linux 5.18)";
-    return unsupported(hint, -error);
-  }
+  reader->object_ = std::move(*object);
   reader->program_ = bpf_program__fd(bpf_object__find_program_by_name(reader->object_.get(), "read_windows"));
   const int map = bpf_map__fd(bpf_object__find_map_by_name(reader->object_.get(), "slots"));
   if (reader->program_ < 0 || map < 0) return unsupported("the BPF object has no program read_windows", ENOENT);

@@ -5,9 +5,9 @@
 #include <optional>
 #include <vector>
 
+#include "kernel/windows/bpf_object.h"
 #include "kernel/windows/windows.h"
 
-struct bpf_object;
 struct window_slot;
 
 namespace sami::windows {
@@ -23,10 +23,7 @@ class WindowReader {
   WindowReader() = default;
   Result<bool> run(std::size_t count);  // zones can be asked for
 
-  struct Closer {
-    void operator()(bpf_object* object) const;
-  };
-  std::unique_ptr<bpf_object, Closer> object_;
+  BpfObject object_;
   int program_ = -1;
   window_slot* slots_ = nullptr;  // the map, mapped
   bool zones_ = false;

@@ -1,8 +1,8 @@
 // The TCP windows that the kernel's connection tracking keeps (struct ip_ct_tcp_state,
 // include/linux/netfilter/nf_conntrack_tcp.h; net/netfilter/nf_conntrack_proto_tcp.c, tcp_in_window) and shows nobody:
-// read by a BPF program, written by synthetic segments that conntrack sees and a rule drops right behind it; and the
-// barrier behind which they stand still. A kernel twin (kernel_windows.h) and an in-memory one (memory_windows.h) with
-// one conformance suite.
+// read by a BPF program, written by synthetic segments that conntrack sees and a rule drops right behind it; the
+// barrier behind which they stand still; and a tracker that tells which of them moved. A kernel twin (kernel_windows.h)
+// and an in-memory one (memory_windows.h) with one conformance suite.
 //
 // Not thread-safe: one owner, one thread, in the network namespace in which the twin was opened. Calls block while the
 // kernel works.
@@ -85,6 +85,27 @@ class Barrier {
   virtual Result<void> raise(const std::vector<Place>& places, std::chrono::milliseconds timeout) = 0;
   // Places that are not up are none of its business.
   virtual Result<void> lower(const std::vector<Place>& places) = 0;
+};
+
+// Which TCP connections had a packet, so that only those need be looked at again. A packet is noted behind conntrack
+// and before the barrier: what take() does not name, once the barrier is up, has the windows it had.
+class PacketTracker {
+ public:
+  virtual ~PacketTracker() = default;
+  // Unsupported, and why not (BPF netfilter programs: Linux 6.4).
+  virtual Result<void> available() const = 0;
+  // From now on the connections are noted that have an end at one of these places (the source of the original or of the
+  // reply tuple), or all of them. Replaces what was watched; with nothing to watch packets cost nothing.
+  virtual Result<void> watch(const std::vector<Place>& places, bool everything = false) = 0;
+  struct Noted {
+    netlink::ConntrackKey key;
+    netlink::ConntrackTuple reply;
+  };
+  struct Taken {
+    std::vector<Noted> connections;  // since the last call
+    bool overrun = false;            // there were more: any may have had a packet
+  };
+  virtual Result<Taken> take() = 0;
 };
 
 }  // namespace sami::windows

@@ -1,11 +1,7 @@
 // What both twins of TcpWindows and Barrier do. The kernel's is the proof that the model in segments.cpp is right.
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
-#include <net/if.h>
 #include <netinet/in.h>
-#include <sys/ioctl.h>
-#include <sys/socket.h>
-#include <unistd.h>
 
 #include <chrono>
 
@@ -14,6 +10,7 @@
 #include "kernel/windows/kernel_windows.h"
 #include "kernel/windows/memory_windows.h"
 #include "kernel/windows/tests/examples.h"
+#include "kernel/windows/tests/loopback.h"
 
 namespace sami::windows::test {
 namespace {
@@ -28,16 +25,6 @@ using netlink::test::tuple;
 constexpr std::uint8_t kLiberal = IP_CT_TCP_FLAG_BE_LIBERAL;
 
 enum class Twin { Kernel, Memory };
-
-void set_up_loopback() {
-  const int file = ::socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
-  ifreq request{};
-  request.ifr_name[0] = 'l';
-  request.ifr_name[1] = 'o';
-  request.ifr_flags = IFF_UP;
-  ASSERT_EQ(::ioctl(file, SIOCSIFFLAGS, &request), 0);
-  ::close(file);
-}
 
 class WindowsConformance : public testing::TestWithParam<Twin> {
  protected:
