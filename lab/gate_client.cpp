@@ -146,7 +146,9 @@ class Client : public GateClient {
  private:
   Result<std::string> send(const api::NotifyRequest& request) {
     api::NotifyReply reply;
-    const auto status = stub_->Notify(context_with(kCallDeadline).get(), request, &reply);
+    const auto context = context_with(kCallDeadline);
+    context->set_wait_for_ready(true);  // a call that fails at once polls no socket: the channel would not come back
+    const auto status = stub_->Notify(context.get(), request, &reply);
     if (!status.ok()) return tl::unexpected(error_from(status, socket_));
     return reply.notification_id();
   }
