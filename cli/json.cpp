@@ -130,7 +130,9 @@ Json to_json(const api::Migration& m) {
                                 return out;
                               })},
           {"timeline", array(m.timeline(), [](const api::TimelineEntry& entry) {
-             return Json{{"time", wall_time(entry.wall_microseconds())}, {"what", entry.what()}};
+             return Json{{"time", wall_time(entry.wall_microseconds())},
+                         {"wall_microseconds", entry.wall_microseconds()},
+                         {"what", entry.what()}};
            })}};
 }
 

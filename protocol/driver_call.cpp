@@ -1,3 +1,4 @@
+#include <array>
 #include <type_traits>
 
 #include "protocol/soa.h"
@@ -40,6 +41,13 @@ struct Perform {
 };
 
 }  // namespace
+
+std::string_view to_string(const DriverCall& call) {
+  constexpr std::array<std::string_view, std::variant_size_v<decltype(call.call)>> names{
+      "prepare",  "follow", "unfollow", "changes", "snapshot",      "read",         "install",
+      "activate", "settle", "remove",   "sweep",   "raise_barrier", "lower_barrier"};
+  return names[call.call.index()];
+}
 
 DriverReply perform(const DriverCall& call, state::Driver& driver) {
   return {call.id, std::visit(Perform{driver, *call.scope}, call.call)};

@@ -41,6 +41,9 @@ struct DriverCall {
       call;
 };
 
+// "prepare", "follow", ... as the Driver's method is called.
+std::string_view to_string(const DriverCall& call);
+
 struct DriverReply {
   std::uint64_t id = 0;
   // In the order of DriverCall's alternatives: what the Driver method returned. monostate is success without a value.

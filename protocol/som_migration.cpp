@@ -80,6 +80,12 @@ void MigrationRun::enter(SomContext& context, journal::MigrationState state) {
   audit(context, "state", std::string(to_string(state)));
   start_deadline(context);
   poke();
+  if (state == journal::SWITCHING && record_.outcome() == common::v1::OUTCOME_UNSPECIFIED) {
+    // What is prepared has been told everything: the time of the pause is not spent on telling it again.
+    for (const TransferProgress& t : record_.transfers()) {
+      if (t.prepared()) lane(t).destination.due = context.now + repeat_after(context);
+    }
+  }
   if (is_final(state)) say_concluded(context);
 }
 

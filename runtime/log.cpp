@@ -98,7 +98,7 @@ bool RateLimit::pass(Instant now, std::uint64_t& suppressed) {
 class Log::Implementation {
  public:
   Implementation(spdlog::sink_ptr sink, bool to_journald) : logger("sami", std::move(sink)), journald(to_journald) {
-    logger.set_pattern("%Y-%m-%dT%H:%M:%S.%eZ %-7l %v", spdlog::pattern_time_type::utc);
+    logger.set_pattern("%Y-%m-%dT%H:%M:%S.%fZ %-7l %v", spdlog::pattern_time_type::utc);
     logger.set_error_handler([](const std::string&) {});
   }
   spdlog::logger logger;

@@ -179,9 +179,17 @@ void Agent::call(const protocol::DriverCall& call) {
     return refuse(ErrorKind::Unsupported, "this host has no driver for class " + call.state_class);
   }
   auto submitted = worker_.submit(
-      [call, target, mine, incarnation = incarnation_] {
-        if (incarnation->load() == mine) return protocol::perform(call, *target);
-        return protocol::DriverReply{call.id, Error{ErrorKind::Retry, "the agent started again"}};
+      [call, target, mine, incarnation = incarnation_, &clock = ports_.clock, log = ports_.log] {
+        if (incarnation->load() != mine)
+          return protocol::DriverReply{call.id, Error{ErrorKind::Retry, "the agent started again"}};
+        const Instant begun = clock.now();
+        protocol::DriverReply done = protocol::perform(call, *target);
+        log.debug("driver call", {{"call", to_string(call)},
+                                  {"class", call.state_class},
+                                  {"migration", call.scope->migration_id},
+                                  {"transfer", call.scope->transfer},
+                                  {"microseconds", (clock.now() - begun).count() / 1000}});
+        return done;
       },
       [this, mine](protocol::DriverReply answer) { reply(mine, std::move(answer)); });
   if (!submitted) refuse(submitted.error().kind, submitted.error().message);
