@@ -66,9 +66,25 @@ std::string soa_config(const DaemonRecord& daemon, const std::string& folder, Na
   return text;
 }
 
-std::string tde_config(const DaemonRecord& daemon, const std::string& folder) {
-  std::string text = common_part(daemon, folder) + dialling_part() +
-                     R"(gate: {standby_ms: 60000, verdict_ms: 5000, no_verdict: cancel}
+// The QMP sockets that are the gate's.
+std::string hypervisors_part(const std::string& folder) {
+  std::string text = "hypervisors:\n  virtual_machines:\n";
+  for (const auto& vm : usecase1::vms()) {
+    if (vm.placements.size() < 2) continue;
+    text += fmt::format("    - {{id: {}, qmp: {{", vm.name);
+    for (const auto& placement : vm.placements) {
+      text += fmt::format("{}{}: {}/qmp/{}-{}.gate", text.back() == '{' ? "" : ", ", placement.server, folder,
+                          placement.server, vm.name);
+    }
+    text += "}}\n";
+  }
+  return text;
+}
+
+std::string tde_config(const DaemonRecord& daemon, const std::string& folder, const LabState& state) {
+  std::string text = common_part(daemon, folder) + dialling_part() + "gate: " +
+                     (state.gate.empty() ? "{standby_ms: 60000, verdict_ms: 5000, no_verdict: cancel}" : state.gate) +
+                     R"(
 topology:
   servers: [server1, server2]
   state_hosts:
@@ -87,12 +103,13 @@ topology:
     }
     text += "}}\n";
   }
-  return text + R"(  paths:
+  text += R"(  paths:
     - {server: server1, to: [10.1.2.0/24], through: [fw1]}
     - {server: server2, to: [10.1.2.0/24], through: [fw2, fw1]}
     - {server: server1, to: [0.0.0.0/0], through: [fw1]}
     - {server: server2, to: [0.0.0.0/0], through: [fw2]}
 )";
+  return state.qemu ? text + hypervisors_part(folder) : text;
 }
 
 Result<void> make_certificates(const std::string& folder) {
@@ -141,7 +158,7 @@ Result<std::vector<DaemonRecord>> prepare_daemons(const Lab& lab) {
     fs::create_directory(base, ignored);
     std::string config = program == "sami-som"   ? som_config(daemon, folder)
                          : program == "sami-soa" ? soa_config(daemon, folder, lab.state().nat)
-                                                 : tde_config(daemon, folder);
+                                                 : tde_config(daemon, folder, lab.state());
     if (auto written = write_file(daemon.config, config); !written) return tl::unexpected(written.error());
     daemons.push_back(std::move(daemon));
   }

@@ -70,7 +70,7 @@ std::string programs_folder() {
 
 Lab::Lab(LabState state, std::string binaries)
     : state_(std::move(state)),
-      topology_(usecase1::topology({state_.nat})),
+      topology_(usecase1::topology({state_.nat, state_.qemu})),
       binaries_(binaries.empty() ? programs_folder() : std::move(binaries)) {}
 
 Result<Lab> Lab::up(const LabOptions& options) {
@@ -78,6 +78,8 @@ Result<Lab> Lab::up(const LabOptions& options) {
   LabState state;
   state.name = options.name;
   state.nat = options.nat;
+  state.qemu = options.qemu;
+  state.gate = options.gate;
   state.with_sami = options.with_sami;
   for (const auto& vm : usecase1::vms()) state.places[vm.name] = vm.placements.front().server;
   Lab lab(std::move(state), options.binaries);
@@ -91,6 +93,7 @@ Result<Lab> Lab::up(const LabOptions& options) {
                    fmt::format("lab {0} exists; `sami-lab down {0}` removes it", options.name));
   }
   fs::permissions(lab.folder(), fs::perms::owner_all, reason);
+  fs::create_directory(lab.folder() + "/qmp", reason);
   auto built = lab.build();
   if (built) return lab;
   auto error = built.error();
@@ -225,7 +228,7 @@ Result<void> Lab::announce(const std::string& vm, const std::string& server) {
   auto where = placement(vm, server);
   if (!where) return tl::unexpected(where.error());
   if (where->firewall.empty()) return {};
-  const auto commands = usecase1::announcement({state_.nat}, *find_vm(vm));
+  const auto commands = usecase1::announcement({state_.nat, state_.qemu}, *find_vm(vm));
   if (auto done = ip_batch(namespace_of(where->firewall), commands.announce); !done) return done;
   return announce_addresses(namespace_of(where->firewall), commands.gratuitous);
 }
@@ -234,7 +237,8 @@ Result<void> Lab::withdraw(const std::string& vm, const std::string& server) {
   auto where = placement(vm, server);
   if (!where) return tl::unexpected(where.error());
   if (where->firewall.empty()) return {};
-  return ip_batch(namespace_of(where->firewall), usecase1::announcement({state_.nat}, *find_vm(vm)).withdraw);
+  return ip_batch(namespace_of(where->firewall),
+                  usecase1::announcement({state_.nat, state_.qemu}, *find_vm(vm)).withdraw);
 }
 
 Result<void> Lab::set_loss(int percent) {

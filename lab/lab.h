@@ -16,6 +16,8 @@ namespace sami::lab {
 struct LabOptions {
   std::string name = "usecase1";  // 1..24 of a-z, 0-9 and '-'
   Nat nat = Nat::None;
+  bool qemu = false;              // vm1 is a guest of real QEMUs (lab/qemu.h), started by whoever wants it
+  std::string gate;               // see store.h
   bool with_sami = true;
   std::string binaries;  // folder with the daemons; empty: where this program is
 };

@@ -38,6 +38,8 @@ LabState state_from(const json& all) {
   const auto known = parse_nat(nat);
   if (!known) throw std::runtime_error("nat: unknown kind '" + nat + "'");
   state.nat = *known;
+  state.qemu = all.value("qemu", false);
+  state.gate = all.value("gate", "");
   state.with_sami = all.at("with_sami");
   state.complete = all.at("complete");
   state.nodes = all.at("nodes").get<std::vector<std::string>>();
@@ -49,9 +51,11 @@ LabState state_from(const json& all) {
 }  // namespace
 
 Result<void> save(const LabState& state, const std::string& file) {
-  json all{{"name", state.name},           {"usecase", state.usecase},   {"nat", to_string(state.nat)},
-           {"with_sami", state.with_sami}, {"complete", state.complete}, {"nodes", state.nodes},
-           {"places", state.places},       {"daemons", json::array()}};
+  json all{{"name", state.name},          {"usecase", state.usecase},
+           {"nat", to_string(state.nat)}, {"with_sami", state.with_sami},
+           {"complete", state.complete},  {"nodes", state.nodes},
+           {"places", state.places},      {"daemons", json::array()},
+           {"qemu", state.qemu},          {"gate", state.gate}};
   for (const auto& daemon : state.daemons) all["daemons"].push_back(to_json(daemon));
   const std::string fresh = file + ".new";
   std::ofstream out(fresh, std::ios::trunc);

@@ -25,6 +25,8 @@ struct LabState {
   std::string name;
   std::string usecase = "usecase1";
   Nat nat = Nat::None;
+  bool qemu = false;      // vm1 is a guest of real QEMUs
+  std::string gate;       // section of the TDE's configuration; empty: the lab's own
   bool with_sami = false;
   bool complete = false;  // false: up has not finished (or died)
   std::vector<std::string> nodes;

@@ -65,7 +65,11 @@ std::string translation_rules(Nat nat, const std::string& firewall) {
 }
 
 // The policy of both firewalls: what is inside may open connections, outside only what is forwarded to the inside.
-std::string firewall_ruleset(Nat nat, const std::string& firewall) {
+std::string firewall_ruleset(const Usecase1Options& options, const std::string& firewall) {
+  const std::string service = options.qemu
+                                  ? fmt::format("    iifname \"ext*\" ip daddr {} th dport {} ct state new accept\n",
+                                                kVm1, usecase1::kServicePort)
+                                  : "";
   return R"(table inet fw {
   counter invalid {}
   counter new_dropped {}
@@ -84,7 +88,8 @@ std::string firewall_ruleset(Nat nat, const std::string& firewall) {
     ct state established,related accept
     meta l4proto tcp tcp flags & (fin | syn | rst | ack) != syn counter name new_dropped drop
     iifname "in*" ct state new accept
-    iifname "ext*" ip saddr 10.1.0.0/16 ip daddr 10.1.0.0/16 ct state new accept
+)" + service +
+         R"(    iifname "ext*" ip saddr 10.1.0.0/16 ip daddr 10.1.0.0/16 ct state new accept
     iifname "ext*" ct state new ct status dnat accept
     counter name new_dropped drop
   }
@@ -96,11 +101,11 @@ std::string firewall_ruleset(Nat nat, const std::string& firewall) {
     meta l4proto icmp accept
     counter name input_dropped drop
   }
-)" + translation_rules(nat, firewall) +
+)" + translation_rules(options.nat, firewall) +
          "}\n";
 }
 
-Node firewall(const std::string& name, Nat nat) {
+Node firewall(const std::string& name, const Usecase1Options& options) {
   Node node;
   node.name = name;
   node.role = "firewall";
@@ -114,19 +119,24 @@ Node firewall(const std::string& name, Nat nat) {
   node.commands = {fmt::format("route add default via {}", kCore),
                    fmt::format("neighbour replace {} lladdr {} dev in0 nud permanent", kVm1, kVm1Mac)};
   if (name == "fw2") node.commands.push_back("route add 10.1.2.0/24 via 198.51.100.1");
-  if (nat == Nat::Masquerade) {
+  if (options.nat == Nat::Masquerade) {
     node.commands.push_back(fmt::format("rule add priority 100 from {} to 10.1.0.0/16 lookup main", kVm1));
     node.commands.push_back(fmt::format("rule add priority 110 from {} lookup 110", kVm1));
   }
-  node.ruleset = firewall_ruleset(nat, name);
+  node.ruleset = firewall_ruleset(options, name);
   return node;
 }
 
-Node server(const std::string& name, std::vector<Bridge> bridges) {
+// taps: made for QEMU on br0.
+Node server(const std::string& name, std::vector<Bridge> bridges, const std::vector<std::string>& taps = {}) {
   Node node;
   node.name = name;
   node.role = "server";
   node.bridges = std::move(bridges);
+  for (const auto& tap : taps) {
+    node.commands.push_back(fmt::format("tuntap add dev {} mode tap", tap));
+    node.commands.push_back(fmt::format("link set {} master br0 up", tap));
+  }
   return node;
 }
 
@@ -153,10 +163,9 @@ Node core(Nat nat) {
   return node;
 }
 
-std::vector<Link> links(Nat nat) {
+std::vector<Link> links(const Usecase1Options& options) {
+  const Nat nat = options.nat;
   std::vector<Link> all{
-      {{"vm1", "nic1", "", {}, "eth0"}, {"server1", "tap0", "", {}, "br0"}},
-      {{"vm1", "nic2", "", {}, "eth0"}, {"server2", "tap0", "", {}, "br0", false}},
       {{"vm2", "nic1", "", {}, "eth0"}, {"server1", "tap1", "", {}, "br1"}},
       {{"vm3", "nic1", "", {}, "eth0"}, {"server3", "tap0", "", {}, "br0"}},
       {{"fw1", "in0", kGatewayMac, {"10.1.1.1/24"}, ""}, {"server1", "up0", "", {}, "br0"}},
@@ -164,6 +173,10 @@ std::vector<Link> links(Nat nat) {
       {{"fw2", "in0", kGatewayMac, {"10.1.1.1/24"}, ""}, {"server2", "up0", "", {}, "br0"}},
       {{"core", "s3", "", {"10.9.3.1/24"}, ""}, {"server3", "up0", "", {}, "br0"}},
   };
+  if (!options.qemu) {
+    all.push_back({{"vm1", "nic1", "", {}, "eth0"}, {"server1", "tap0", "", {}, "br0"}});
+    all.push_back({{"vm1", "nic2", "", {}, "eth0"}, {"server2", "tap0", "", {}, "br0", false}});
+  }
   for (const auto& name : usecase1::firewalls()) {
     all.push_back({{name, "ext0", "", {own_external(name) + "/24"}, ""}, {"core", "to-" + name, "", {}, "ext0"}});
     if (nat == Nat::Masquerade) {
@@ -207,19 +220,23 @@ Topology topology(const Usecase1Options& options) {
                   {"net.ipv4.conf.default.rp_filter", "0"},          {"net.ipv4.conf.all.send_redirects", "0"},
                   {"net.ipv4.conf.default.send_redirects", "0"},     {"net.bridge.bridge-nf-call-iptables", "0", true},
                   {"net.bridge.bridge-nf-call-arptables", "0", true}};
-  all.nodes = {vm("vm1", kVm1, kVm1Mac, "10.1.1.1"),
-               vm("vm2", kVm2, kVm2Mac, "10.1.2.1"),
-               vm("vm3", kVm3, kVm3Mac, "10.9.3.1"),
-               server("server1", {{"br0", "", {}}, {"br1", "", {}}}),
-               server("server2", {{"br0", "", {}}}),
-               server("server3", {{"br0", "", {}}}),
-               firewall("fw1", options.nat),
-               firewall("fw2", options.nat),
-               core(options.nat),
-               {"mgmt", "management network", {{"br0", "", {}}}, {}, {}, ""},
-               {"som", "State Orchestration Master", {}, {}, {}, ""},
-               {"tde", "Topology Discovery Entity", {}, {}, {}, ""}};
-  all.links = links(options.nat);
+  // The second tap of server1 is for a move that stays behind fw1.
+  const bool qemu = options.qemu;
+  const auto taps = [qemu](std::vector<std::string> names) { return qemu ? names : std::vector<std::string>{}; };
+  if (!qemu) all.nodes = {vm("vm1", kVm1, kVm1Mac, "10.1.1.1")};
+  const std::vector<Node> others{vm("vm2", kVm2, kVm2Mac, "10.1.2.1"),
+                                 vm("vm3", kVm3, kVm3Mac, "10.9.3.1"),
+                                 server("server1", {{"br0", "", {}}, {"br1", "", {}}}, taps({"tap0", "tap2"})),
+                                 server("server2", {{"br0", "", {}}}, taps({"tap0"})),
+                                 server("server3", {{"br0", "", {}}}),
+                                 firewall("fw1", options),
+                                 firewall("fw2", options),
+                                 core(options.nat),
+                                 {"mgmt", "management network", {{"br0", "", {}}}, {}, {}, ""},
+                                 {"som", "State Orchestration Master", {}, {}, {}, ""},
+                                 {"tde", "Topology Discovery Entity", {}, {}, {}, ""}};
+  all.nodes.insert(all.nodes.end(), others.begin(), others.end());
+  all.links = links(options);
   return all;
 }
 

@@ -41,6 +41,7 @@ std::optional<Nat> parse_nat(std::string_view text);
 
 struct Usecase1Options {
   Nat nat = Nat::None;
+  bool qemu = false;  // no node vm1; its ports on the servers are taps for QEMU, and its service is open to the outside
 };
 
 // A VM as the lab and the TDE know it.

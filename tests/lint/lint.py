@@ -22,7 +22,7 @@ ALLOWED = {
     "soa": {"soa", "protocol", "state", "kernel", "interfaces", "runtime"},
     "tde": {"tde", "protocol", "kernel", "interfaces", "runtime"},
     "cli": {"cli", "interfaces", "runtime", "state"},
-    "lab": {"lab", "interfaces", "runtime", "kernel"},
+    "lab": {"lab", "interfaces", "runtime", "kernel", "tde/qemu"},
 }
 
 # (pattern, where it is allowed, what to do instead)

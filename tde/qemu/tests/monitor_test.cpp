@@ -86,9 +86,7 @@ std::vector<Row> paused() {
 }
 std::vector<Row> told_to_go_on() { return paused() + std::vector<Row>{{kToldContinue, "continue a"}}; }
 
-std::vector<Case> cases() {
-  const MonitorEvent tick = event::Tick{};
-  const std::string both = "status? a, migration? a, status? b, migration? b";
+std::vector<Case> when_all_goes_as_told() {
   return {
       {"goes_on", told_to_go_on() + std::vector<Row>{{event::MigrationChanged{"a", Migration::Device}, ""},
                                                      {event::MigrationChanged{"a", Migration::Completed}, ""},
@@ -114,6 +112,11 @@ std::vector<Case> cases() {
       {"operator_continues_by_himself",
        paused() +
            std::vector<Row>{{event::MigrationChanged{"a", Migration::Device}, ""}, {event::Resumed{"b"}, "RESUMED b"}}},
+  };
+}
+
+std::vector<Case> when_a_qemu_dies() {
+  return {
       {"destination_dies_while_copying",
        announced() + std::vector<Row>{{event::Disconnected{"b"}, kFull + ", cancel a"},
                                       {event::MigrationChanged{"a", Migration::Cancelled}, "CANCELLED"}}},
@@ -134,6 +137,13 @@ std::vector<Case> cases() {
                                       {event::Connected{"a"}, "prepare a, status? a, migration? a"},
                                       {event::StatusRead{"a", RunState::Running}, ""},
                                       {event::MigrationRead{"a", Migration::None}, kFull + ", CANCELLED"}}},
+  };
+}
+
+std::vector<Case> when_the_gate_does_not_say() {
+  const MonitorEvent tick = event::Tick{};
+  const std::string both = "status? a, migration? a, status? b, migration? b";
+  return {
       {"nothing_is_said_in_time_cancel",
        paused() + std::vector<Row>{{tick, both + "", 100}, {tick, both, 200}, {tick, "cancel a, " + both, 800}}},
       {"nothing_is_said_in_time_continue", paused() + std::vector<Row>{{tick, "continue a, " + both, 1000}},
@@ -170,6 +180,12 @@ std::vector<Case> cases() {
                                    {event::StatusRead{"a", RunState::Stopped}, ""},
                                    {event::MigrationRead{"a", Migration::PreSwitchover}, "continue a"}}},
       {"asked_where_it_is", paused() + std::vector<Row>{{event::Told{Instruction::FindOut}, "PAUSED"}}},
+  };
+}
+
+std::vector<Case> when_the_destination_is_to_be_found() {
+  const MonitorEvent tick = event::Tick{};
+  return {
       {"two_wait_and_the_one_that_copies_is_meant",
        {ready() +
         std::vector<Row>{{event::Connected{"c"}, "prepare c, status? c, migration? c"},
@@ -193,6 +209,12 @@ std::vector<Case> cases() {
         {event::MigrationChanged{"a", Migration::Active}, "connect b, connect c, " + kHold},
         {event::MigrationChanged{"a", Migration::PreSwitchover}, "connect b, connect c"},
         {tick, "connect b, connect c, bandwidth a 134217728, cancel a, status? a, migration? a", 2000}}},
+  };
+}
+
+std::vector<Case> when_it_began_before_us() {
+  const MonitorEvent tick = event::Tick{};
+  return {
       {"found_under_way_at_the_start",
        {{event::Connected{"b"}, "prepare b, status? b, migration? b"},
         {event::StatusRead{"b", RunState::InMigrate}, ""},
@@ -242,6 +264,15 @@ std::vector<Case> cases() {
                                               "bandwidth? b, bandwidth b 1000, ANNOUNCED a"}},
       },
   };
+}
+
+std::vector<Case> cases() {
+  std::vector<Case> all;
+  for (const auto& some : {when_all_goes_as_told(), when_a_qemu_dies(), when_the_gate_does_not_say(),
+                           when_the_destination_is_to_be_found(), when_it_began_before_us()}) {
+    all.insert(all.end(), some.begin(), some.end());
+  }
+  return all;
 }
 
 void PrintTo(const Case& tested, std::ostream* out) { *out << tested.name; }
