@@ -11,15 +11,17 @@ namespace sami::protocol {
 void ReceivedClass::begin_generation() {
   held.clear();
   sum = 0;
+  reduced = 0;
   failed.clear();
   total.reset();
 }
 
-void ReceivedClass::hold(const state::Key& key, state::Digest digest, bool reduced) {
+void ReceivedClass::hold(const state::Key& key, state::Digest digest, bool is_reduced) {
   failed.erase(key);
   Held& entry = held[key];
   sum += digest - entry.digest;
-  entry = {digest, reduced};
+  reduced += (is_reduced ? 1U : 0U) - (entry.reduced ? 1U : 0U);
+  entry = {digest, is_reduced};
 }
 
 void ReceivedClass::drop(const state::Key& key) {
@@ -27,6 +29,7 @@ void ReceivedClass::drop(const state::Key& key) {
   const auto entry = held.find(key);
   if (entry == held.end()) return;
   sum -= entry->second.digest;
+  reduced -= entry->second.reduced ? 1 : 0;
   held.erase(entry);
 }
 
@@ -74,10 +77,7 @@ common::v1::ClassFeedback ReceivedClass::feedback(bool tolerant) const {
     if (count++ == 0) detail = failure.detail;
   }
   for (const auto& [code, what] : by_code) add_finding(feedback, make_finding(code, what.second, what.first));
-  const auto reduced = std::count_if(held.begin(), held.end(), [](const auto& entry) { return entry.second.reduced; });
-  if (reduced > 0)
-    add_finding(feedback,
-                make_finding(common::v1::FINDING_REDUCED_FIDELITY, reduction, static_cast<std::uint64_t>(reduced)));
+  if (reduced > 0) add_finding(feedback, make_finding(common::v1::FINDING_REDUCED_FIDELITY, reduction, reduced));
   for (const auto& reservation : reservations) add_finding(feedback, reservation);
   if (residue_failed > 0)
     add_finding(feedback, make_finding(common::v1::FINDING_DRIVER_FAILURE,

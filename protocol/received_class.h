@@ -30,6 +30,7 @@ struct ReceivedClass {
   std::set<state::Key> present;     // stood here before
   std::map<state::Key, Held> held;  // alive in this generation
   state::Digest sum = 0;            // of held
+  std::uint64_t reduced = 0;        // of held, how many
   std::map<state::Key, Failure> failed;
   std::vector<common::v1::Finding> reservations;  // of prepare
   std::optional<common::v1::Finding> given_up;    // the class as a whole has failed
@@ -38,7 +39,7 @@ struct ReceivedClass {
   std::string reduction;  // why records are reduced, the first one's words
 
   void begin_generation();
-  void hold(const state::Key& key, state::Digest digest, bool reduced);
+  void hold(const state::Key& key, state::Digest digest, bool is_reduced);
   void drop(const state::Key& key);
   void fail(const state::Key& key, common::v1::FindingCode code, const std::string& detail);
   // Compares what is held with the source's total. `exact` is false while live traffic alters what stands here.

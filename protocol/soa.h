@@ -21,12 +21,14 @@ struct Unfollow {};
 struct Changes {};
 struct Snapshot {};
 struct Read { std::vector<state::Key> keys; };
-struct Install { std::vector<state::InstallItem> items; };
+struct Install { std::vector<state::InstallItem> items; };   // and reads back what it put in place
 struct Activate { std::vector<state::Key> keys; };
 struct Settle { std::vector<state::Key> keys; };
 struct Remove { std::vector<state::Key> keys; };
 struct Sweep {};
-struct RaiseBarrier { std::uint32_t timeout_ms = 0; };
+// What the final round needs, without a turn in between: the barrier is raised (0 ms: none is), then changes() is asked,
+// then what changed and these keys are read.
+struct Finalize { std::uint32_t barrier_ms = 0; std::vector<state::Key> keys; };
 struct LowerBarrier {};
 }  // namespace driver_call
 
@@ -36,7 +38,7 @@ struct DriverCall {
   std::shared_ptr<const state::Scope> scope;
   std::variant<driver_call::Prepare, driver_call::Follow, driver_call::Unfollow, driver_call::Changes,
                driver_call::Snapshot, driver_call::Read, driver_call::Install, driver_call::Activate,
-               driver_call::Settle, driver_call::Remove, driver_call::Sweep, driver_call::RaiseBarrier,
+               driver_call::Settle, driver_call::Remove, driver_call::Sweep, driver_call::Finalize,
                driver_call::LowerBarrier>
       call;
 };
@@ -44,11 +46,15 @@ struct DriverCall {
 // "prepare", "follow", ... as the Driver's method is called.
 std::string_view to_string(const DriverCall& call);
 
+// found: what reading back shows of each key that is now in place as it was asked for (not of adopted or deleted ones).
+struct Installed { std::vector<state::InstallResult> results; std::vector<state::Record> found; };
+struct Finalized { state::Changes changes; std::vector<state::Record> records; };
+
 struct DriverReply {
   std::uint64_t id = 0;
-  // In the order of DriverCall's alternatives: what the Driver method returned. monostate is success without a value.
+  // What the Driver's methods returned. monostate is success without a value.
   std::variant<std::monostate, Error, state::Preparation, state::Changes, std::vector<state::Record>,
-               std::vector<state::InstallResult>, std::uint64_t>
+               Installed, Finalized, std::uint64_t>
       result;
 };
 

@@ -75,7 +75,9 @@ void DestinationTransfer::make_classes(const SoaContext& context) {
     Class c;
     c.book.name = requirement.state_class();
     c.book.essential = requirement.essential();
-    if (find_profile(context.config, c.book.name) == nullptr)
+    const auto* profile = find_profile(context.config, c.book.name);
+    c.staged = profile != nullptr && profile->staged;
+    if (profile == nullptr)
       c.book.given_up = make_finding(common::v1::FINDING_UNSUPPORTED, context.config.host + " has no such state class");
     classes_.push_back(std::move(c));
   }
@@ -234,10 +236,9 @@ bool DestinationTransfer::takes_part(Phase phase, const Class& c) const {
   switch (phase) {
     case Phase::Prepare: return well;
     case Phase::Verify: return well && !c.book.ours.empty() && !live();
-    case Phase::Install:
-    case Phase::ReadBack: return well && c.book.name == chunk_.state_class();
+    case Phase::Install: return well && c.book.name == chunk_.state_class();
     case Phase::Stale: return well && !c.book.stale().empty();
-    case Phase::Activate:
+    case Phase::Activate: return well && (c.staged || live() || end_ == End::Released);
     case Phase::Settle: return well;
     case Phase::Remove: return !c.book.ours.empty();
     case Phase::Idle: break;
@@ -246,19 +247,13 @@ bool DestinationTransfer::takes_part(Phase phase, const Class& c) const {
 }
 
 CallVariant DestinationTransfer::call_for(Phase phase, const Class& c) const {
-  const std::vector<state::Key> ours(c.book.ours.begin(), c.book.ours.end());
   switch (phase) {
-    case Phase::Verify: return driver_call::Read{ours};
+    case Phase::Verify: return driver_call::Read{{c.book.ours.begin(), c.book.ours.end()}};
     case Phase::Install: return driver_call::Install{items_};
-    case Phase::ReadBack: {
-      driver_call::Read read;
-      for (const auto& [key, expected] : read_back_) read.keys.push_back(key);
-      return read;
-    }
     case Phase::Stale: return driver_call::Remove{c.book.stale()};
     case Phase::Activate: return driver_call::Activate{c.book.all_keys()};
     case Phase::Settle: return driver_call::Settle{c.book.all_keys()};
-    case Phase::Remove: return driver_call::Remove{ours};
+    case Phase::Remove: return driver_call::Remove{{c.book.ours.begin(), c.book.ours.end()}};
     case Phase::Prepare:
     case Phase::Idle: break;
   }
@@ -308,7 +303,7 @@ void DestinationTransfer::on_reply(SoaContext& context, const std::string& state
 
 void DestinationTransfer::on_error(SoaContext& context, Class& c, const Error& error) {
   const bool removing = phase_ == Phase::Remove;
-  if (phase_ == Phase::Install) {   // any subset may be in place; what was to be ours is ours
+  if (phase_ == Phase::Install) {  // any subset may be in place; what was to be ours is ours
     for (auto& item : items_) item.ours = counts_as_ours(c, item.record.key);
   }
   c.retry_at = context.now + (removing ? context.config.repeat_interval : context.config.round_interval);
@@ -319,7 +314,7 @@ void DestinationTransfer::on_error(SoaContext& context, Class& c, const Error& e
     missing_ = true;
     return;
   }
-  if (holds() && (phase_ == Phase::Install || phase_ == Phase::ReadBack)) {
+  if (holds() && phase_ == Phase::Install) {
     c.book.residue_failed += items_.size();
     return;
   }
@@ -354,11 +349,10 @@ void DestinationTransfer::apply(SoaContext& context, Class& c, DriverReply& repl
       return;
     }
     case Phase::Install:
-      if (const auto* results = std::get_if<std::vector<state::InstallResult>>(&reply.result))
-        take_installed(context, c, *results);
-      return;
-    case Phase::ReadBack:
-      if (const auto* records = std::get_if<std::vector<state::Record>>(&reply.result)) take_read_back(c, *records);
+      if (const auto* installed = std::get_if<Installed>(&reply.result)) {
+        take_installed(context, c, installed->results);
+        take_read_back(c, installed->found);
+      }
       return;
     case Phase::Stale: {
       const auto stale = c.book.stale();
@@ -377,10 +371,7 @@ void DestinationTransfer::phase_done(SoaContext& context) {
   switch (done) {
     case Phase::Prepare: prepared(context); break;
     case Phase::Verify: verified(context); break;
-    case Phase::Install:
-      if (!read_back_.empty()) return begin(context, Phase::ReadBack);
-      return chunk_in_place(context);
-    case Phase::ReadBack: return chunk_in_place(context);
+    case Phase::Install: return chunk_in_place(context);
     case Phase::Stale: return round_in_place(context);
     case Phase::Activate:
       activated_ = true;

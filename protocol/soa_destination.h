@@ -35,11 +35,12 @@ class DestinationTransfer final : public TransferBase {
 
  private:
   // Calls that the classes make at the same time; over when every class that takes part is through.
-  enum class Phase { Idle, Prepare, Verify, Install, ReadBack, Stale, Activate, Settle, Remove };
+  enum class Phase { Idle, Prepare, Verify, Install, Stale, Activate, Settle, Remove };
   enum class End { No, Released, RolledBack, Expired };
 
   struct Class {
     ReceivedClass book;
+    bool staged = false;         // of the driver's profile
     bool waiting = false;        // takes part in the phase, and is not through
     std::uint64_t call_id = 0;   // outstanding; 0: none
     std::uint32_t failures = 0;  // in a row
@@ -81,7 +82,7 @@ class DestinationTransfer final : public TransferBase {
   bool counts_as_ours(const Class& c, const state::Key& key) const;
   bool make_items(SoaContext& context, Class& c);
   void take_installed(SoaContext& context, Class& c, const std::vector<state::InstallResult>& results);
-  void take_read_back(Class& c, const std::vector<state::Record>& records);
+  void take_read_back(Class& c, const std::vector<state::Record>& found);
   void chunk_in_place(SoaContext& context);
   void round_in_place(SoaContext& context);
   void chunk_done(SoaContext& context);

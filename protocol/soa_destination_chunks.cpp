@@ -173,12 +173,12 @@ void DestinationTransfer::take_installed(SoaContext& context, Class& c,
   write_keys(context, c.book.name, intended, present, removed);
 }
 
-void DestinationTransfer::take_read_back(Class& c, const std::vector<state::Record>& records) {
+void DestinationTransfer::take_read_back(Class& c, const std::vector<state::Record>& found) {
   const bool presence_only = additive();
   for (std::size_t i = 0; i < read_back_.size(); ++i) {
     const auto& [key, expected] = read_back_[i];
-    const bool there = i < records.size() && records[i].key == key && !records[i].gone;
-    if (there && (presence_only || records[i].digest == expected)) continue;
+    const bool there = i < found.size() && found[i].key == key && !found[i].gone;
+    if (there && (presence_only || found[i].digest == expected)) continue;
     if (holds())
       ++c.book.residue_failed;
     else if (!chunk_stale_)

@@ -42,7 +42,7 @@ class SourceTransfer final : public TransferBase {
     Stop,      // unfollow, lower the barrier
     Sweep,
   };
-  enum class Call { None, Follow, Snapshot, RaiseBarrier, Changes, Read, LowerBarrier, Unfollow, Sweep };
+  enum class Call { None, Follow, Snapshot, Changes, Read, Finalize, LowerBarrier, Unfollow, Sweep };
   enum class End { No, Released, RolledBack, Forgotten };
 
   struct Class {
@@ -60,7 +60,7 @@ class SourceTransfer final : public TransferBase {
     state::Digest sum = 0;
     std::vector<state::Record> batch;  // gathered for the round
     bool following = false;
-    bool changes_lost = false;         // a call that takes events failed: they may be gone
+    bool changes_lost = false;  // a call that takes events failed: they may be gone
     bool sweep_failed = false;
     std::uint32_t failures = 0;  // in a row
     Instant retry_at{INT64_MIN};
@@ -85,6 +85,8 @@ class SourceTransfer final : public TransferBase {
   void issue(SoaContext& context, Class& c);
   void on_error(SoaContext& context, Class& c, Call call, const Error& error);
   bool apply(SoaContext& context, Class& c, Call call, DriverReply& reply);
+  bool take_changes(SoaContext& context, Class& c, const state::Changes& changes);
+  bool take_finalized(SoaContext& context, Class& c, Finalized finalized);
   bool take_snapshot(SoaContext& context, Class& c, std::vector<state::Record> records);
   void take_read(Class& c, std::vector<state::Record> records);
   bool acceptable(SoaContext& context, Class& c, const std::vector<state::Record>& records);

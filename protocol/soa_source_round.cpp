@@ -28,9 +28,7 @@ std::vector<SourceTransfer::Call> SourceTransfer::plan_of(Activity activity, con
   switch (activity) {
     case Activity::Snapshot: return {Call::Follow, Call::Snapshot};
     case Activity::Delta: return {Call::Changes, Call::Read};
-    case Activity::Final:
-      if (barrier_wanted(c)) return {Call::RaiseBarrier, Call::Changes, Call::Read};
-      return {Call::Changes, Call::Read};
+    case Activity::Final: return {Call::Finalize};
     case Activity::Residue:
       if (residue_full_ || !c.following) return {Call::Follow, Call::Snapshot};
       return {Call::Changes, Call::Read};
@@ -57,7 +55,7 @@ void SourceTransfer::begin(SoaContext& context, Activity activity) {
     c.failures = 0;
     c.retry_at = Instant{INT64_MIN};
     c.plan = c.given_up && !ends ? std::vector<Call>{} : plan_of(activity, c);
-    raises = raises || std::count(c.plan.begin(), c.plan.end(), Call::RaiseBarrier) > 0;
+    raises = raises || (activity == Activity::Final && !c.plan.empty() && barrier_wanted(c));
   }
   if (raises && !record_.barrier()) {  // journaled before it goes up
     record_.set_barrier(true);
@@ -85,7 +83,10 @@ void SourceTransfer::issue(SoaContext& context, Class& c) {
   switch (next) {
     case Call::Follow: what = driver_call::Follow{}; break;
     case Call::Snapshot: what = driver_call::Snapshot{}; break;
-    case Call::RaiseBarrier: what = driver_call::RaiseBarrier{context.config.barrier_timeout_ms}; break;
+    case Call::Finalize:
+      what = driver_call::Finalize{barrier_wanted(c) ? context.config.barrier_timeout_ms : 0,
+                                   {c.dirty.begin(), c.dirty.end()}};
+      break;
     case Call::Changes: what = driver_call::Changes{}; break;
     case Call::Read:
       if (c.dirty.empty()) {
@@ -111,7 +112,7 @@ void SourceTransfer::on_reply(SoaContext& context, const std::string& state_clas
     const Call answered = std::exchange(c.calling, Call::None);
     const bool current = c.serial == serial_ && activity_ != Activity::Idle;
     if (const auto* error = std::get_if<Error>(&reply.result)) {
-      if (answered == Call::Changes) c.changes_lost = true;
+      if (answered == Call::Changes || answered == Call::Finalize) c.changes_lost = true;
       if (current) on_error(context, c, answered, *error);
     } else if (apply(context, c, answered, reply) && current && c.serial == serial_ && !c.plan.empty()) {
       c.failures = 0;
@@ -147,14 +148,12 @@ bool SourceTransfer::apply(SoaContext& context, Class& c, Call call, DriverReply
     case Call::Follow: c.following = true; return true;
     case Call::Unfollow: c.following = false; return true;
     case Call::Changes: {
-      auto* changes = result_of<state::Changes>(reply);
-      if (changes == nullptr) return true;
-      c.dirty.insert(changes->keys.begin(), changes->keys.end());
-      if (!changes->overrun && !std::exchange(c.changes_lost, false)) return true;
-      c.changes_lost = false;
-      if (c.serial == serial_ && activity_ != Activity::Idle) return on_overrun(context), false;
-      c.changes_lost = residue_full_ = true;
-      return true;
+      const auto* changes = result_of<state::Changes>(reply);
+      return changes == nullptr || take_changes(context, c, *changes);
+    }
+    case Call::Finalize: {
+      auto* finalized = result_of<Finalized>(reply);
+      return finalized == nullptr || take_finalized(context, c, std::move(*finalized));
     }
     case Call::Snapshot: {
       auto* records = result_of<std::vector<state::Record>>(reply);
@@ -173,6 +172,23 @@ bool SourceTransfer::apply(SoaContext& context, Class& c, Call call, DriverReply
       return true;
     default: return true;
   }
+}
+
+bool SourceTransfer::take_changes(SoaContext& context, Class& c, const state::Changes& changes) {
+  c.dirty.insert(changes.keys.begin(), changes.keys.end());
+  if (!changes.overrun && !std::exchange(c.changes_lost, false)) return true;
+  c.changes_lost = false;
+  if (c.serial == serial_ && activity_ != Activity::Idle) return on_overrun(context), false;
+  c.changes_lost = residue_full_ = true;
+  return true;
+}
+
+bool SourceTransfer::take_finalized(SoaContext& context, Class& c, Finalized finalized) {
+  if (!take_changes(context, c, finalized.changes)) return false;
+  if (c.serial != serial_) return true;
+  if (!acceptable(context, c, finalized.records)) return false;
+  c.reading.assign(c.dirty.begin(), c.dirty.end());
+  return take_read(c, std::move(finalized.records)), true;
 }
 
 bool SourceTransfer::acceptable(SoaContext& context, Class& c, const std::vector<state::Record>& records) {

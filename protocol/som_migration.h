@@ -123,8 +123,7 @@ class MigrationRun {
   void on_released(SomContext& context, Side side, journal::TransferProgress& transfer,
                    const if_m_a::v1::Released& released);
   void on_rolled_back(Side side, journal::TransferProgress& transfer, const if_m_a::v1::RolledBack& rolled_back);
-  void relay_chunk(SomContext& context, journal::TransferProgress& transfer,
-                   const if_m_a::v1::UploadState& upload);
+  void relay_chunk(SomContext& context, journal::TransferProgress& transfer, const if_m_a::v1::UploadState& upload);
   void refuse_chunk(SomContext& context, journal::TransferProgress& transfer, std::size_t octets);
   void relay_progress(SomContext& context, journal::TransferProgress& transfer, const if_m_a::v1::Progress& progress);
   void withdraw_ready(SomContext& context, journal::TransferProgress& transfer, const std::string& why);

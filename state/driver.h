@@ -101,6 +101,7 @@ struct DriverProfile {
   std::string representation;  // driver and version, e.g. "ctnetlink/1"
   std::uint64_t capacity = 0;
   bool needs_barrier = false;  // Finalize stops the subject's packets at the source
+  bool staged = false;         // records take effect with activate(); else it is called only once the subject runs here
   std::vector<std::string> not_carried;
   std::vector<std::string> capabilities;  // "CAP_NET_ADMIN"
 };

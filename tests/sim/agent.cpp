@@ -22,18 +22,18 @@ DriverReply perform_part(const protocol::DriverCall& call, state::Driver& driver
     if (done.back()) chosen.push_back(item);
   }
   DriverReply reply = protocol::perform(part, driver);
-  const auto* results = std::get_if<std::vector<state::InstallResult>>(&reply.result);
-  if (results == nullptr) return reply;
+  auto* installed = std::get_if<protocol::Installed>(&reply.result);
+  if (installed == nullptr) return reply;
   if (random.chance(500)) return {call.id, Error{ErrorKind::Retry, "interrupted in the middle"}};
   std::vector<state::InstallResult> all;
   for (std::size_t i = 0, next = 0; i < items.size(); ++i) {
     if (done[i]) {
-      all.push_back((*results)[next++]);
+      all.push_back(installed->results[next++]);
     } else {
       all.push_back({items[i].record.key, state::InstallOutcome::Failed, 0, 0, false, "no memory"});
     }
   }
-  return {call.id, std::move(all)};
+  return {call.id, protocol::Installed{std::move(all), std::move(installed->found)}};
 }
 
 }  // namespace

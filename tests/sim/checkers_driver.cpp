@@ -171,7 +171,8 @@ void Checker::check_installs(const std::string& host, const protocol::DriverCall
     }
   }
   const auto* install = std::get_if<call_of::Install>(&call.call);
-  const auto* results = std::get_if<std::vector<state::InstallResult>>(&reply.result);
+  const auto* installed = std::get_if<protocol::Installed>(&reply.result);
+  const auto* results = installed == nullptr ? nullptr : &installed->results;
   if (install == nullptr || results == nullptr || results->size() != install->items.size()) return;
   for (std::size_t i = 0; i < results->size(); ++i) {
     const auto& item = install->items[i];
@@ -199,7 +200,8 @@ void Checker::check_counters(const std::string& host, const protocol::DriverCall
     if (install != nullptr && now->second.own != counter.own)
       broken(4, host + ": what was counted there is altered in place");
   }
-  const auto* results = std::get_if<std::vector<state::InstallResult>>(&reply.result);
+  const auto* installed = std::get_if<protocol::Installed>(&reply.result);
+  const auto* results = installed == nullptr ? nullptr : &installed->results;
   if (install == nullptr || results == nullptr || results->size() != install->items.size()) return;
   for (std::size_t i = 0; i < results->size(); ++i) {
     const auto& item = install->items[i];

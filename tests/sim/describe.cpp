@@ -63,13 +63,11 @@ std::string describe(const if_m_t::v1::TdeMessage& message) {
 std::string describe(const if_m_t::v1::MasterMessage& message) { return text_of(message); }
 
 std::string describe(const protocol::DriverCall& call, const protocol::DriverReply& reply) {
-  static constexpr const char* names[] = {"prepare", "follow",        "unfollow",     "changes", "snapshot",
-                                          "read",    "install",       "activate",     "settle",  "remove",
-                                          "sweep",   "raise_barrier", "lower_barrier"};
-  std::string text = fmt::format("{} {} {}/{} #{}", names[call.call.index()], call.state_class,
-                                 call.scope->migration_id, call.scope->transfer, call.id & 0xffffff);
-  const auto* results = std::get_if<std::vector<state::InstallResult>>(&reply.result);
-  if (const auto* install = std::get_if<driver_call::Install>(&call.call); install != nullptr && results != nullptr) {
+  std::string text = fmt::format("{} {} {}/{} #{}", to_string(call), call.state_class, call.scope->migration_id,
+                                 call.scope->transfer, call.id & 0xffffff);
+  const auto* installed = std::get_if<protocol::Installed>(&reply.result);
+  if (const auto* install = std::get_if<driver_call::Install>(&call.call); install != nullptr && installed != nullptr) {
+    const auto* results = &installed->results;
     for (std::size_t i = 0; i < results->size() && i < install->items.size(); ++i) {
       const auto& item = install->items[i];
       text +=
@@ -82,11 +80,15 @@ std::string describe(const protocol::DriverCall& call, const protocol::DriverRep
   };
   if (const auto* remove = std::get_if<driver_call::Remove>(&call.call)) list(remove->keys);
   if (const auto* read = std::get_if<driver_call::Read>(&call.call)) list(read->keys);
-  if (const auto* changes = std::get_if<state::Changes>(&reply.result)) {
+  const auto* finalized = std::get_if<protocol::Finalized>(&reply.result);
+  const auto* changes = finalized != nullptr ? &finalized->changes : std::get_if<state::Changes>(&reply.result);
+  if (changes != nullptr) {
     list(changes->keys);
     if (changes->overrun) text += " OVERRUN";
   }
-  if (const auto* records = std::get_if<std::vector<state::Record>>(&reply.result)) {
+  const auto* records =
+      finalized != nullptr ? &finalized->records : std::get_if<std::vector<state::Record>>(&reply.result);
+  if (records != nullptr) {
     for (const auto& record : *records) text += (record.gone ? " no:" : " ") + readable(record.key);
   }
   if (const auto* preparation = std::get_if<state::Preparation>(&reply.result)) list(preparation->present);

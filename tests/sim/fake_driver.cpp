@@ -149,6 +149,7 @@ state::DriverProfile FakeDriver::profile() const {
   profile.representation = "memory/1";
   profile.capacity = host_.capacity;
   profile.needs_barrier = needs_barrier;
+  profile.staged = class_ == counters_class;
   return profile;
 }
 

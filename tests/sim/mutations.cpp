@@ -84,8 +84,9 @@ void take_all(World& world, Agent& agent, protocol::SoaStep& step) {
 DriverReply take_foreign(World& world, Agent& agent, const protocol::DriverCall& call, state::Driver& driver) {
   DriverReply reply = protocol::perform(call, driver);
   const auto* install = std::get_if<driver_call::Install>(&call.call);
-  auto* results = std::get_if<std::vector<state::InstallResult>>(&reply.result);
-  if (install == nullptr || results == nullptr) return reply;
+  auto* installed = std::get_if<protocol::Installed>(&reply.result);
+  if (install == nullptr || installed == nullptr) return reply;
+  auto* results = &installed->results;
   for (std::size_t i = 0; i < results->size(); ++i) {
     Connection connection;
     if ((*results)[i].outcome != state::InstallOutcome::Foreign || !decode(install->items[i].record.body, connection))
@@ -113,8 +114,8 @@ DriverReply overwrite(Agent& agent, const protocol::DriverCall& call, state::Dri
 
 DriverReply call_it_the_same(const protocol::DriverCall& call, state::Driver& driver) {
   DriverReply reply = protocol::perform(call, driver);
-  if (auto* results = std::get_if<std::vector<state::InstallResult>>(&reply.result)) {
-    for (auto& result : *results) {
+  if (auto* installed = std::get_if<protocol::Installed>(&reply.result)) {
+    for (auto& result : installed->results) {
       if (result.outcome == state::InstallOutcome::Conflict) result.outcome = state::InstallOutcome::Adopted;
     }
   }
@@ -193,11 +194,15 @@ DriverReply perform_mutated(World& world, Agent& agent, const protocol::DriverCa
         (void)protocol::perform(call, driver);
         return {call.id, state::Changes{}};
       }
+      if (std::holds_alternative<driver_call::Finalize>(call.call) && call.state_class == connections_class) {
+        (void)protocol::perform(call, driver);
+        return {call.id, protocol::Finalized{}};
+      }
       break;
     case Mutation::BarrierStays:
       if (std::holds_alternative<driver_call::LowerBarrier>(call.call)) return {call.id, {}};
-      if (auto raise = call; auto* barrier = std::get_if<driver_call::RaiseBarrier>(&raise.call)) {
-        barrier->timeout_ms = ~std::uint32_t{0};
+      if (auto raise = call; auto* last = std::get_if<driver_call::Finalize>(&raise.call)) {
+        if (last->barrier_ms > 0) last->barrier_ms = ~std::uint32_t{0};
         return protocol::perform(raise, driver);
       }
       break;
