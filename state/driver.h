@@ -130,7 +130,9 @@ class Driver {
   // order. A failed item leaves no trace and does not stop the others. An error of the call as a whole means that
   // any subset may have been done.
   virtual Result<std::vector<InstallResult>> install(const Scope& scope, const std::vector<InstallItem>& items) = 0;
-  // Destination, when the subject does not run: staged records take effect. Early-installed classes do nothing here.
+  // Destination. Staged classes: when the final round is in place and the subject does not run, the records take effect.
+  // Every class: when the subject runs here and no final round is (scope.conflict_rule is MOVED): what earlier rounds
+  // brought is all there is, and may be outdated.
   virtual Result<void> activate(const Scope& scope, const std::vector<Key>& keys) = 0;
   // Destination, after the outcome: what kept the records alive until now (long timeouts) gives way to normal life.
   virtual Result<void> settle(const Scope& scope, const std::vector<Key>& keys) = 0;
