@@ -115,6 +115,13 @@ void Monitor::on(const monitor_event::Disconnected& event) {
   move_->cancel = true;
 }
 
+// What arrived has no incoming migration any more, though the event that says so comes after RESUME.
+void Monitor::runs(const std::string& server, RunState state) {
+  End& end = ends_[server];
+  if (end.run == RunState::InMigrate && state == RunState::Running) end.migration = Migration::Completed;
+  end.run = state;
+}
+
 void Monitor::on(const monitor_event::BandwidthRead& event) {
   if (!move_ || event.server != move_->source || event.octets_per_second <= config_.precopy_bandwidth) return;
   move_->bandwidth = event.octets_per_second;

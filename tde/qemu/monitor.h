@@ -172,11 +172,11 @@ class Monitor {
 
   void on(const monitor_event::Connected& event);
   void on(const monitor_event::Disconnected& event);
-  void on(const monitor_event::StatusRead& event) { ends_[event.server].run = event.state; }
+  void on(const monitor_event::StatusRead& event) { runs(event.server, event.state); }
   void on(const monitor_event::MigrationRead& event) { ends_[event.server].migration = event.status; }
   void on(const monitor_event::BandwidthRead& event);
-  void on(const monitor_event::Stopped& event) { ends_[event.server].run = RunState::Stopped; }
-  void on(const monitor_event::Resumed& event) { ends_[event.server].run = RunState::Running; }
+  void on(const monitor_event::Stopped& event) { runs(event.server, RunState::Stopped); }
+  void on(const monitor_event::Resumed& event) { runs(event.server, RunState::Running); }
   void on(const monitor_event::MigrationChanged& event);
   void on(const monitor_event::Refused& event);
   void on(const monitor_event::Announced&);
@@ -185,6 +185,7 @@ class Monitor {
   void on(const monitor_event::Told& event);
   void on(const monitor_event::Tick&) {}
 
+  void runs(const std::string& server, RunState state);
   void look(const std::string& place);
   void find_source();
   void find_destination();

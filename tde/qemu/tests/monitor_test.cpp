@@ -87,6 +87,7 @@ std::vector<Row> paused() {
 std::vector<Row> told_to_go_on() { return paused() + std::vector<Row>{{kToldContinue, "continue a"}}; }
 
 std::vector<Case> when_all_goes_as_told() {
+  const MonitorEvent tick = event::Tick{};
   return {
       {"goes_on", told_to_go_on() + std::vector<Row>{{event::MigrationChanged{"a", Migration::Device}, ""},
                                                      {event::MigrationChanged{"a", Migration::Completed}, ""},
