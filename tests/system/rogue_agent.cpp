@@ -3,7 +3,8 @@
 //
 //   sami-rogue-agent MASTER PKI-FOLDER CERTIFICATE-NAME CLAIMED-HOST BEHAVIOUR
 //
-// BEHAVIOUR: foreign (another VM's connection), garbage, truncated, oversized (chunks), version (an unknown protocol).
+// BEHAVIOUR: foreign (another VM's connection), garbage, truncated, oversized (chunks), version (an unknown protocol),
+// silent (connects and says nothing).
 // Ends with its standard input, or after a minute.
 #include <arpa/inet.h>
 #include <linux/netfilter/nf_conntrack_common.h>
@@ -79,6 +80,7 @@ class Rogue {
  private:
   void connected() {
     say("connected");
+    if (behaviour_ == "silent") return;
     AgentMessage message;
     auto* authorize = message.mutable_authorize();
     authorize->set_identity(identity_);
