@@ -123,8 +123,10 @@ Result<Settings> read_settings(Config config) {
   settings.client = read_client(root);
   settings.state = root.path("state");
   settings.control_socket = root.path("control_socket", "/run/sami/soa.sock");
-  settings.connection_tracking =
-      read_connection_tracking(root.section("classes").section("connection_tracking"), settings.agent.machine.profile);
+  Section& tracking = root.section("classes").section("connection_tracking");
+  settings.connection_tracking = read_connection_tracking(tracking, settings.agent.machine.profile);
+  settings.windows = tracking.choice<Windows>(
+      "windows", {{"auto", Windows::Auto}, {"exact", Windows::Exact}, {"liberal", Windows::Liberal}}, Windows::Auto);
   settings.log_level = root.section("log").choice<LogLevel>("level",
                                                             {{"trace", LogLevel::Trace},
                                                              {"debug", LogLevel::Debug},

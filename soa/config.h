@@ -11,12 +11,16 @@
 
 namespace sami::soa {
 
+// How TCP windows are carried (docs/windows.md). Auto: exact where this host can.
+enum class Windows { Auto, Exact, Liberal };
+
 struct Settings {
   std::string domain;
-  AgentConfig agent;                           // machine.profile: contexts and external addresses
+  AgentConfig agent;  // machine.profile: contexts and external addresses
   state::ConnectionTrackingConfig connection_tracking;
+  Windows windows = Windows::Auto;
   transport::ClientConfig client;
-  std::string state;                           // folder
+  std::string state;  // folder
   std::string control_socket;
   LogLevel log_level = LogLevel::Info;
 };

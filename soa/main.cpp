@@ -11,10 +11,9 @@
 #include "kernel/netlink/conntrack.h"
 #include "runtime/daemon.h"
 #include "soa/agent.h"
-#include "soa/config.h"
 #include "soa/control.h"
 #include "soa/privileges.h"
-#include "state/connection_tracking/driver.h"
+#include "soa/windows.h"
 
 namespace {
 
@@ -28,15 +27,18 @@ int failed(const sami::Error& error, int code = 1) {
 int run(const sami::soa::Settings& settings, const std::string& config) {
   using namespace sami;
   ::umask(077);
-  if (auto kept = soa::keep_net_admin_only(); !kept) return failed(kept.error());
   Log log(settings.log_level);
+  const auto windows = soa::open_windows(settings.windows, log);  // before the capabilities for it are given up
+  if (!windows) return failed(windows.error());
+  if (auto kept = soa::keep_net_admin_only(); !kept) return failed(kept.error());
   transport::log_grpc_to(log);
   google::protobuf::SetLogHandler(nullptr);  // what it would say of malformed input is the peer's to choose
   ::grpc_init();                             // never undone: the end of the library may wait 10 s for a poller
 
   auto conntrack = netlink::open_kernel_conntrack();
   if (!conntrack) return failed(conntrack.error());
-  auto connection_tracking = state::make_connection_tracking_driver(**conntrack, settings.connection_tracking);
+  auto connection_tracking = state::make_connection_tracking_driver(**conntrack, settings.connection_tracking,
+                                                                    system_clock(), windows->access);
   auto journal = open_journal(settings.state);
   if (!journal) return failed(journal.error());
   auto audit = open_audit(settings.state);

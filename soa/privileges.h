@@ -1,5 +1,6 @@
-// What sami-soa may do. It needs CAP_NET_ADMIN, in the user namespace of its network namespace, and nothing else:
-// ctnetlink, and net.netfilter.* settings (files of root, where the kernel checks the capability). Its folders and
+// What sami-soa may do. While it runs it needs CAP_NET_ADMIN, in the user namespace of its network namespace, and
+// nothing else: ctnetlink, and net.netfilter.* settings (files of root, where the kernel checks the capability). Exact
+// TCP windows need more while they are opened (soa/windows.h), before anything is read from outside. Its folders and
 // keys belong to the user it runs as.
 #pragma once
 

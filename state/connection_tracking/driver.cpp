@@ -1,11 +1,13 @@
 #include "state/connection_tracking/driver.h"
 
 #include <fmt/format.h>
+#include <linux/netfilter/nf_conntrack_tcp.h>
 
 #include <cerrno>
 #include <cstring>
 #include <set>
 
+#include "state/connection_tracking/barriers.h"
 #include "state/connection_tracking/follower.h"
 #include "state/connection_tracking/installer.h"
 #include "state/connection_tracking/ledger.h"
@@ -32,11 +34,13 @@ struct Context {
 
 class ConnectionTrackingDriver : public Driver {
  public:
-  ConnectionTrackingDriver(netlink::Conntrack& conntrack, ConnectionTrackingConfig config, const Clock& clock)
+  ConnectionTrackingDriver(netlink::Conntrack& conntrack, ConnectionTrackingConfig config, const Clock& clock,
+                           WindowAccess access)
       : conntrack_(conntrack),
         config_(std::move(config)),
         clock_(clock),
-        follower_(conntrack, config_.maximum_changes) {}
+        access_(only_if_available(std::move(access))),
+        follower_(conntrack, config_.maximum_changes, access_.windows == nullptr ? nullptr : access_.tracker) {}
 
   DriverProfile profile() const override;
   Result<Preparation> prepare(const Scope& scope) override;
@@ -46,12 +50,12 @@ class ConnectionTrackingDriver : public Driver {
   Result<std::vector<Record>> snapshot(const Scope& scope) override;
   Result<std::vector<Record>> read(const Scope& scope, const std::vector<Key>& keys) override;
   Result<std::vector<InstallResult>> install(const Scope& scope, const std::vector<InstallItem>& items) override;
-  Result<void> activate(const Scope&, const std::vector<Key>&) override { return {}; }
+  Result<void> activate(const Scope& scope, const std::vector<Key>& keys) override;
   Result<void> settle(const Scope& scope, const std::vector<Key>& keys) override;
   Result<std::uint64_t> remove(const Scope& scope, const std::vector<Key>& keys) override;
   Result<std::uint64_t> sweep(const Scope& scope) override;
-  Result<void> raise_barrier(const Scope&, std::uint32_t) override { return {}; }
-  Result<void> lower_barrier(const Scope&) override { return {}; }
+  Result<void> raise_barrier(const Scope& scope, std::uint32_t timeout_ms) override;
+  Result<void> lower_barrier(const Scope& scope) override;
 
  private:
   // Unsupported when the scope's context is not one of this host's.
@@ -60,12 +64,17 @@ class ConnectionTrackingDriver : public Driver {
   // Each entry of the scope once, with its VN.
   Result<std::vector<Connection>> entries_of(const Context& context);
   Result<std::uint64_t> delete_entries(const std::vector<ConntrackEntry>& entries);
+  // Adds the windows of those that are TCP, where they can be told.
+  void add_windows(const Scope& scope, std::vector<Connection>& connections);
+  static WindowAccess only_if_available(WindowAccess access);
 
   netlink::Conntrack& conntrack_;
   ConnectionTrackingConfig config_;
   const Clock& clock_;
+  WindowAccess access_;
   Follower follower_;
   Ledger ledger_;
+  Barriers barriers_;
 };
 
 Record record_of(const Connection& connection) {
@@ -85,14 +94,15 @@ DriverProfile ConnectionTrackingDriver::profile() const {
   profile.state_class = "connection_tracking";
   profile.representation = "ctnetlink/1";
   profile.capacity = config_.capacity;
-  profile.needs_barrier = false;
-  profile.not_carried = {"TCP windows (imported BE_LIBERAL)",
-                         "packet and byte counters",
-                         "start time",
-                         "expectations",
-                         "sequence adjustment",
+  profile.needs_barrier = access_.windows != nullptr;
+  profile.not_carried = {"packet and byte counters", "start time", "expectations", "sequence adjustment",
                          "protocols other than TCP, UDP and ICMP"};
   profile.capabilities = {"CAP_NET_ADMIN"};
+  if (access_.windows == nullptr) {
+    profile.not_carried.push_back(fmt::format("TCP windows, imported BE_LIBERAL ({})", access_.why_not));
+  } else {
+    profile.capabilities.insert(profile.capabilities.end(), {"CAP_NET_RAW", "CAP_BPF", "CAP_PERFMON"});
+  }
   return profile;
 }
 
@@ -198,8 +208,10 @@ Result<void> ConnectionTrackingDriver::unfollow(const Scope& scope) {
 Result<std::vector<Record>> ConnectionTrackingDriver::snapshot(const Scope& scope) {
   const auto context = context_of(scope);
   if (!context) return tl::unexpected(context.error());
-  const auto connections = entries_of(*context);
+  auto connections = entries_of(*context);
   if (!connections) return tl::unexpected(connections.error());
+  follower_.remember(scope, *connections);
+  add_windows(scope, *connections);
   std::vector<Record> records;
   records.reserve(connections->size());
   for (const auto& connection : *connections) records.push_back(record_of(connection));
@@ -214,23 +226,96 @@ Result<std::vector<Record>> ConnectionTrackingDriver::read(const Scope& scope, c
   const auto found = conntrack_.table().get(*kernel);
   if (!found) return tl::unexpected(found.error());
   std::vector<Record> records;
+  std::vector<Connection> there;
+  std::vector<std::size_t> place;  // of each in records
   for (std::size_t i = 0; i < keys.size(); ++i) {
+    records.push_back({keys[i], {}, true, 0});
     const auto& entry = found->at(i);
-    const std::string vn = decode_key(keys[i])->vn_name;
-    if (entry && context->match.takes(vn, entry->original, entry->reply)) {
-      records.push_back(record_of({vn, *entry}));
-    } else {
-      records.push_back({keys[i], {}, true, 0});
-    }
+    std::string vn = decode_key(keys[i])->vn_name;
+    if (!entry || !context->match.takes(vn, entry->original, entry->reply)) continue;
+    there.push_back({std::move(vn), *entry});
+    place.push_back(i);
   }
+  add_windows(scope, there);
+  for (std::size_t i = 0; i < there.size(); ++i) records[place[i]] = record_of(there[i]);
   return records;
+}
+
+WindowAccess ConnectionTrackingDriver::only_if_available(WindowAccess access) {
+  if (access.windows == nullptr) return access;
+  if (const auto can = access.windows->available(); !can) {
+    access.why_not = can.error().message;
+    access.windows = nullptr;
+  }
+  return access;
+}
+
+// What cannot be read is left out: its record is liberal.
+void ConnectionTrackingDriver::add_windows(const Scope& scope, std::vector<Connection>& connections) {
+  if (access_.windows == nullptr || barriers_.failed(scope)) return;
+  std::vector<ConntrackKey> keys;
+  std::vector<Connection*> asked;
+  for (auto& connection : connections) {
+    if (!connection.entry.tcp) continue;
+    keys.push_back(netlink::key_of(connection.entry));
+    asked.push_back(&connection);
+  }
+  const auto found = access_.windows->read(keys);
+  if (!found) return;
+  for (std::size_t i = 0; i < asked.size(); ++i) {
+    if (found->at(i) && is_tellable(*found->at(i), *asked[i]->entry.tcp)) asked[i]->window = found->at(i);
+  }
+}
+
+// Once the barrier has failed to go up, no window of the scope is told: the destination takes it liberally.
+Result<void> ConnectionTrackingDriver::raise_barrier(const Scope& scope, std::uint32_t timeout_ms) {
+  if (access_.windows == nullptr) return {};
+  const auto raised =
+      barriers_.raise(*access_.barrier, scope, follower_.ends(scope), std::chrono::milliseconds(timeout_ms));
+  if (!raised || !follower_.tracks()) follower_.suspect_windows(scope);
+  return {};
+}
+
+Result<void> ConnectionTrackingDriver::lower_barrier(const Scope& scope) {
+  if (access_.windows == nullptr) return {};
+  return barriers_.lower(*access_.barrier, scope);
+}
+
+// The subject runs here already: windows of rounds before the final one may be outdated.
+Result<void> ConnectionTrackingDriver::activate(const Scope& scope, const std::vector<Key>& keys) {
+  if (access_.windows == nullptr || scope.conflict_rule != common::CONFLICT_RULE_MOVED) return {};
+  const auto context = context_of(scope);
+  if (!context) return tl::unexpected(context.error());
+  std::vector<Key> strict;
+  for (const auto& key : keys) {
+    const Held* held = ledger_.find(context->name, key);
+    if (held != nullptr && held->exact) strict.push_back(key);
+  }
+  const auto kernel = kernel_keys(*context, strict);
+  if (!kernel) return tl::unexpected(kernel.error());
+  const auto found = conntrack_.table().get(*kernel);
+  if (!found) return tl::unexpected(found.error());
+  std::vector<netlink::ConntrackRequest> requests;
+  for (auto entry : *found) {
+    if (!entry || !entry->tcp) continue;
+    entry->tcp->flags_original |= IP_CT_TCP_FLAG_BE_LIBERAL;
+    entry->tcp->flags_reply |= IP_CT_TCP_FLAG_BE_LIBERAL;
+    entry->timeout = 0;  // unchanged
+    requests.push_back({ConntrackOperation::Update, *entry});
+  }
+  const auto errors = conntrack_.table().apply(requests);
+  if (!errors) return tl::unexpected(errors.error());
+  for (const auto& key : strict) {
+    if (Held* held = ledger_.find(context->name, key)) held->exact = false;
+  }
+  return {};
 }
 
 Result<std::vector<InstallResult>> ConnectionTrackingDriver::install(const Scope& scope,
                                                                      const std::vector<InstallItem>& items) {
   const auto context = context_of(scope);
   if (!context) return tl::unexpected(context.error());
-  return Installer(conntrack_.table(), config_, ledger_, scope, context->name, *context->zones, context->match,
+  return Installer(conntrack_.table(), config_, access_, ledger_, scope, context->name, *context->zones, context->match,
                    clock_.now())
       .install(items);
 }
@@ -297,8 +382,8 @@ Result<std::uint64_t> ConnectionTrackingDriver::sweep(const Scope& scope) {
 }  // namespace
 
 std::unique_ptr<Driver> make_connection_tracking_driver(netlink::Conntrack& conntrack, ConnectionTrackingConfig config,
-                                                        const Clock& clock) {
-  return std::make_unique<ConnectionTrackingDriver>(conntrack, std::move(config), clock);
+                                                        const Clock& clock, WindowAccess access) {
+  return std::make_unique<ConnectionTrackingDriver>(conntrack, std::move(config), clock, std::move(access));
 }
 
 }  // namespace sami::state

@@ -1,8 +1,13 @@
 // The driver of state class connection_tracking over ctnetlink: state/driver.h for netlink::Conntrack.
 //
-// Established TCP is imported with BE_LIBERAL on both directions, for the entry's life: its hidden window state cannot
-// be carried yet, and a strict import without it hangs bulk transfers. Every TCP record is therefore reported as
-// reduced. needs_barrier is false for the same reason, and raise_barrier and lower_barrier do nothing, successfully.
+// Windows (sequence and acknowledgement numbers). Where they can be read and written (WindowAccess), every record of a
+// TCP connection carries what conntrack knows at that moment, and a key has changed when its connection had a packet.
+// The final round is read behind the barrier: what is told then is what conntrack knows when the subject moves. A
+// destination imports such a record strictly and writes its windows: out-of-window packets are dropped from the first
+// one on. A record without windows, or one that cannot be written, is imported with BE_LIBERAL on both directions for
+// the entry's life (a strict import without windows hangs bulk transfers) and reported as reduced, with the reason. So
+// is everything once the subject runs at the destination (ConflictRule MOVED): the source did not stand still;
+// activate() then loosens what an earlier round installed strictly.
 //
 // Which entries are the subject's: one of the two ends is an address of an interface (provisioned, or within its
 // learned_within prefixes), in the zone of the interface's VN. An end is the source of the original tuple (the subject
@@ -21,6 +26,7 @@
 #include <vector>
 
 #include "kernel/netlink/conntrack.h"
+#include "kernel/windows/windows.h"
 #include "runtime/clock.h"
 #include "state/driver.h"
 
@@ -41,8 +47,17 @@ struct ConnectionTrackingConfig {
   std::size_t maximum_changes = 1U << 18;  // keys remembered per followed scope; more is an overrun
 };
 
-// `conntrack` and `clock` outlive the driver.
+// How windows are read and written. Where windows->available() is an error they are not carried, and where `windows` is
+// null, for the reason `why_not`.
+struct WindowAccess {
+  windows::TcpWindows* windows = nullptr;
+  windows::Barrier* barrier = nullptr;        // with windows
+  windows::PacketTracker* tracker = nullptr;  // with windows
+  std::string why_not = "windows are liberal here by configuration";
+};
+
+// `conntrack`, `clock` and what `access` points to outlive the driver.
 std::unique_ptr<Driver> make_connection_tracking_driver(netlink::Conntrack& conntrack, ConnectionTrackingConfig config,
-                                                        const Clock& clock = system_clock());
+                                                        const Clock& clock = system_clock(), WindowAccess access = {});
 
 }  // namespace sami::state

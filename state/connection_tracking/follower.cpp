@@ -1,6 +1,7 @@
 #include "state/connection_tracking/follower.h"
 
 #include <fmt/format.h>
+#include <netinet/in.h>
 
 namespace sami::state::connection_tracking {
 
@@ -15,7 +16,8 @@ Result<void> Follower::follow(const Scope& scope, ScopeMatch match) {
     if (!events) return tl::unexpected(events.error());
     events_ = std::move(*events);
   }
-  Followed followed{std::move(match), {}, {}, false};
+  Followed followed;
+  followed.match = std::move(match);
   if (auto found = find_silent(followed); !found) {
     if (followed_.empty()) events_.reset();
     return found;
@@ -23,6 +25,7 @@ Result<void> Follower::follow(const Scope& scope, ScopeMatch match) {
   for (const auto& place : followed.match.places()) by_place_[place].insert(id);
   if (followed.match.has_prefixes()) with_prefixes_.insert(id);
   followed_.emplace(id, std::move(followed));
+  watch();
   return {};
 }
 
@@ -39,6 +42,7 @@ void Follower::unfollow(const Scope& scope) {
   with_prefixes_.erase(id);
   followed_.erase(at);
   if (followed_.empty()) events_.reset();
+  watch();
 }
 
 Result<Changes> Follower::changes(const Scope& scope) {
@@ -48,10 +52,12 @@ Result<Changes> Follower::changes(const Scope& scope) {
                    fmt::format("transfer {} of migration {} is not followed", scope.transfer, scope.migration_id));
   }
   if (auto taken = take_events(); !taken) return tl::unexpected(taken.error());
+  take_packets();
   Followed& followed = at->second;
   if (auto looked = look_at_silent(followed); !looked) return tl::unexpected(looked.error());
   Changes changes;
   changes.overrun = std::exchange(followed.overrun, false);
+  if (std::exchange(followed.windows_suspect, false)) followed.dirty.insert(followed.tcp.begin(), followed.tcp.end());
   if (!changes.overrun) changes.keys.assign(followed.dirty.begin(), followed.dirty.end());
   followed.dirty.clear();
   return changes;
@@ -120,12 +126,68 @@ void Follower::dispatch(const ConntrackEvent& event) {
 
 void Follower::offer(Followed& followed, const ConntrackEvent& event) {
   const std::string* vn = followed.match.vn_of(event.key.original, event.reply, event.key.zone);
-  if (vn == nullptr || followed.overrun) return;
+  if (vn == nullptr) return;
+  if (event.kind == netlink::EventKind::Destroy) {
+    followed.tcp.erase(encode_key({*vn, event.key.original}));
+  } else {
+    note(followed, *vn, event.key.original, event.reply, event.key.zone);
+  }
+  if (followed.overrun) return;
   followed.dirty.insert(encode_key({*vn, event.key.original}));
   if (followed.dirty.size() > maximum_changes_) {
     followed.dirty.clear();
     followed.overrun = true;
   }
+}
+
+void Follower::note(Followed& followed, const std::string& vn_name, const netlink::ConntrackTuple& original,
+                    const netlink::ConntrackTuple& reply, std::uint16_t zone) {
+  if (tracker_ == nullptr || original.protocol != IPPROTO_TCP) return;
+  followed.tcp.insert(encode_key({vn_name, original}));
+  if (!followed.match.has_prefixes()) return;
+  for (const auto& end : {original.source, reply.source}) {
+    if (followed.match.has_end(zone, end)) followed.learned.insert({zone, end});
+  }
+}
+
+void Follower::remember(const Scope& scope, const std::vector<Connection>& connections) {
+  const auto at = followed_.find(id_of(scope));
+  if (at == followed_.end()) return;
+  at->second.tcp.clear();
+  for (const auto& [vn_name, entry, window] : connections)
+    note(at->second, vn_name, entry.original, entry.reply, entry.zone);
+}
+
+void Follower::suspect_windows(const Scope& scope) {
+  const auto at = followed_.find(id_of(scope));
+  if (at != followed_.end()) at->second.windows_suspect = true;
+}
+
+std::vector<windows::Place> Follower::ends(const Scope& scope) const {
+  const auto at = followed_.find(id_of(scope));
+  if (at == followed_.end()) return {};
+  std::set<windows::Place> ends = at->second.learned;
+  for (const auto& place : at->second.match.places()) ends.insert({place.zone, place.address});
+  return {ends.begin(), ends.end()};
+}
+
+// A tracker that fails is done without.
+void Follower::watch() {
+  if (tracker_ == nullptr || !tracker_->available()) return;
+  std::vector<windows::Place> places;
+  for (const auto& [place, scopes] : by_place_) places.push_back({place.zone, place.address});
+  tracks_ = tracker_->watch(places, !with_prefixes_.empty()).has_value();
+}
+
+void Follower::take_packets() {
+  if (!tracks_) return;
+  const auto taken = tracker_->take();
+  tracks_ = taken.has_value();
+  if (!taken || taken->overrun) {
+    for (auto& [id, followed] : followed_) followed.windows_suspect = true;
+  }
+  if (!taken) return;
+  for (const auto& noted : taken->connections) dispatch({netlink::EventKind::Update, noted.key, noted.reply});
 }
 
 void Follower::overrun_all() {

@@ -47,19 +47,21 @@ Result<void> Installer::run(std::vector<Work>& works) {
   if (!found) return tl::unexpected(found.error());
   std::vector<std::optional<ConntrackEntry>> current(works.size());
   for (std::size_t i = 0; i < known.size(); ++i) current[known[i]] = found->at(i);
+  if (auto read = read_standing(works, current); !read) return read;
 
   for (std::size_t i = 0; i < works.size(); ++i) plan(works[i], current[i]);
   auto blocked = send(works);
   if (!blocked) return tl::unexpected(blocked.error());
-  if (blocked->empty()) return {};
-  if (auto resolved = resolve(*blocked); !resolved) return resolved;
-  blocked = send(works);
-  if (!blocked) return tl::unexpected(blocked.error());
+  if (!blocked->empty()) {
+    if (auto resolved = resolve(*blocked); !resolved) return resolved;
+    blocked = send(works);
+    if (!blocked) return tl::unexpected(blocked.error());
+  }
   for (Work* work : *blocked) {
     work->result->outcome = InstallOutcome::Conflict;
     work->result->detail = fmt::format("{}: its place was taken again", to_string(work->wanted.original));
   }
-  return {};
+  return write_windows(works);
 }
 
 void Installer::plan(Work& work, const std::optional<ConntrackEntry>& current) {
@@ -74,7 +76,7 @@ void Installer::plan(Work& work, const std::optional<ConntrackEntry>& current) {
   }
   if (!current) {
     work.success = InstallOutcome::Installed;
-    if (may_create(work)) request(work, ConntrackOperation::Create, work.wanted);
+    if (may_create(work)) create(work);
     return;
   }
   if (work.item->only_if_absent) {
@@ -86,20 +88,28 @@ void Installer::plan(Work& work, const std::optional<ConntrackEntry>& current) {
   const bool loses_status = (standing & ~work.wanted.status) != 0;
   // What an update cannot change.
   const bool other = current->reply != work.wanted.reply || current->helper != work.wanted.helper;
-  if (other || (loses_status && !moved)) {
+  const bool in_place = work.standing && windows::stands_for(*work.standing, *work.asked.window);
+  const bool outdated = work.standing && work.standing->original.maximum_window != 0 && !in_place;
+  if (other || outdated || (loses_status && !moved)) {
     replace(work, *current, InstallOutcome::Updated);
     return;
   }
   work.wanted.status |= standing;
   work.success = InstallOutcome::Updated;
-  request(work, ConntrackOperation::Update, work.wanted);
+  work.blank = work.exact && !in_place;
+  request(work, ConntrackOperation::Update, work.blank ? form_to_write(work) : work.wanted);
+}
+
+void Installer::create(Work& work) {
+  work.blank = work.exact;
+  request(work, ConntrackOperation::Create, work.exact ? form_to_write(work) : work.wanted);
 }
 
 void Installer::replace(Work& work, const ConntrackEntry& blocking, InstallOutcome success) {
   work.previous = blocking;
   work.success = success;
   request(work, ConntrackOperation::Delete, blocking);
-  request(work, ConntrackOperation::Create, work.wanted);
+  create(work);
 }
 
 void Installer::request(Work& work, ConntrackOperation operation, const ConntrackEntry& entry) {
@@ -126,8 +136,9 @@ Result<std::vector<Installer::Work*>> Installer::send(std::vector<Work>& works) 
   planned_ = 0;
   std::vector<netlink::ConntrackRequest> restore;
   for (const Work& work : works) {
-    if (work.previous && !succeeded(work.result->outcome))
-      restore.push_back({ConntrackOperation::Create, *work.previous});
+    if (!work.previous || succeeded(work.result->outcome)) continue;
+    restore.push_back({ConntrackOperation::Create, *work.previous});
+    if (auto& tcp = restore.back().entry.tcp) loosen(*tcp);  // its windows are gone
   }
   if (auto restored = table_.apply(restore); !restored) return tl::unexpected(restored.error());
   for (Work& work : works) work.previous.reset();
@@ -163,7 +174,7 @@ Result<void> Installer::resolve(const std::vector<Work*>& blocked) {
           fmt::format("{}: another entry stands here, translated to {}", name, to_string(standing->reply));
     } else if (work.vanished) {
       work.success = InstallOutcome::Installed;
-      request(work, ConntrackOperation::Create, work.wanted);
+      create(work);
     } else {
       work.result->outcome = InstallOutcome::Conflict;
       work.result->detail =
@@ -193,7 +204,7 @@ void Installer::finish(Work& work, int error) {
     return;
   }
   if (error == 0) {
-    ledger_.put(context_, key, {work.recorded_timeout, work.wanted.timeout, now_});
+    ledger_.put(context_, key, {work.recorded_timeout, work.wanted.timeout, now_, work.exact});
     result.outcome = work.success;
     return;
   }

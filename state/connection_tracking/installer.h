@@ -1,4 +1,6 @@
-// Brings records into place at the destination, a batch at a time (state/driver.h, install).
+// Brings records into place at the destination, a batch at a time (state/driver.h, install). One with windows is made
+// or updated first, then its windows are written, then it is given its state, flags and timeout, then its windows are
+// read back; an entry that stands with older windows is made anew, because windows only move the way packets move them.
 #pragma once
 
 #include <optional>
@@ -13,13 +15,19 @@
 
 namespace sami::state::connection_tracking {
 
+// Made liberal: accepted whatever its windows say.
+void loosen(netlink::ConntrackTcp& tcp);
+std::string liberal_detail(const std::string& why);
+
 // One call of install.
 class Installer {
  public:
-  Installer(netlink::ConntrackTable& table, const ConnectionTrackingConfig& config, Ledger& ledger, const Scope& scope,
-            std::string context, const Zones& zones, const ScopeMatch& match, Instant now)
+  Installer(netlink::ConntrackTable& table, const ConnectionTrackingConfig& config, const WindowAccess& access,
+            Ledger& ledger, const Scope& scope, std::string context, const Zones& zones, const ScopeMatch& match,
+            Instant now)
       : table_(table),
         config_(config),
+        access_(access),
         ledger_(ledger),
         scope_(scope),
         context_(std::move(context)),
@@ -34,7 +42,11 @@ class Installer {
   struct Work {
     const InstallItem* item = nullptr;
     InstallResult* result = nullptr;
+    Connection asked;  // the record
     netlink::ConntrackEntry wanted;
+    bool exact = false;                          // with asked.window; otherwise TCP is liberal
+    bool blank = false;                          // the entry is made or stands without windows: they are to be written
+    std::optional<windows::TcpWindow> standing;  // of what stands here as ours
     std::uint32_t recorded_timeout = 0;
     std::optional<netlink::ConntrackEntry> previous;  // what was deleted to make room
     InstallOutcome success = InstallOutcome::Installed;
@@ -52,6 +64,7 @@ class Installer {
   // Works on distinct keys.
   Result<void> run(std::vector<Work>& works);
   void plan(Work& work, const std::optional<netlink::ConntrackEntry>& current);
+  void create(Work& work);
   void replace(Work& work, const netlink::ConntrackEntry& blocking, InstallOutcome success);
   void request(Work& work, netlink::ConntrackOperation operation, const netlink::ConntrackEntry& entry);
   // Sends what is planned; returns the works whose key or reply tuple turned out to be taken.
@@ -60,8 +73,18 @@ class Installer {
   void finish(Work& work, int error);
   bool may_create(const Work& work);
 
+  // installer_windows.cpp
+  std::string why_liberal(const Connection& connection) const;  // empty: it is exact
+  Result<void> read_standing(std::vector<Work>& works,
+                             const std::vector<std::optional<netlink::ConntrackEntry>>& current);
+  // What is sent before the windows are written: writing must not change what the entry is.
+  netlink::ConntrackEntry form_to_write(const Work& work) const;
+  Result<void> write_windows(std::vector<Work>& works);
+  void judge(Work& work, const std::optional<windows::TcpWindow>& found, std::vector<netlink::ConntrackRequest>& loose);
+
   netlink::ConntrackTable& table_;
   const ConnectionTrackingConfig& config_;
+  const WindowAccess& access_;
   Ledger& ledger_;
   const Scope& scope_;
   std::string context_;

@@ -18,21 +18,18 @@ bool is_supported(std::uint8_t protocol) {
   return protocol == IPPROTO_TCP || protocol == IPPROTO_UDP || netlink::is_icmp(protocol);
 }
 
-// How the kernel is given a TCP state whose windows are not known.
-void prepare_tcp(netlink::ConntrackTcp& tcp) {
-  tcp.flags_original |= IP_CT_TCP_FLAG_BE_LIBERAL;
-  tcp.flags_reply |= IP_CT_TCP_FLAG_BE_LIBERAL;
-  // A scale counts only when both directions have one; the reply's comes with the SYN-ACK.
+// A scale counts only when both directions have one; the reply's comes with the SYN-ACK.
+void keep_scale(netlink::ConntrackTcp& tcp) {
   if (tcp.state == TCP_CONNTRACK_SYN_SENT && tcp.flags_original & IP_CT_TCP_FLAG_WINDOW_SCALE) {
     tcp.flags_reply |= IP_CT_TCP_FLAG_WINDOW_SCALE;
     tcp.scale_reply = 0;
   }
 }
 
-std::string reductions(const ConntrackEntry& entry) {
+std::string reductions(const ConntrackEntry& entry, const std::string& why_liberal) {
   std::string text;
   const auto add = [&text](const std::string& what) { text += (text.empty() ? "" : "; ") + what; };
-  if (entry.tcp) add("imported BE_LIBERAL: its windows are not checked");
+  if (entry.tcp && !why_liberal.empty()) add(liberal_detail(why_liberal));
   if (!entry.helper.empty()) add("expectations of helper " + entry.helper + " are not carried");
   if (!entry.labels.empty()) add("labels are kept only where a rule uses them");
   if (entry.status & IPS_EXPECTED) add("its master connection is not carried");
@@ -59,18 +56,27 @@ std::optional<Installer::Work> Installer::check(const InstallItem& item, Install
   }
   if (!check_connection(*connection, result)) return std::nullopt;
   result.digest = digest_of(*connection);
-  result.detail = reductions(connection->entry);
+  const std::string liberal = connection->entry.tcp ? why_liberal(*connection) : "";
+  result.detail = reductions(connection->entry, liberal);
   result.reduced = !result.detail.empty();
 
   Work work;
   work.item = &item;
   work.result = &result;
   work.recorded_timeout = connection->entry.timeout;
-  work.wanted = std::move(connection->entry);
-  work.wanted.zone = zones_.at(connection->vn_name);
+  work.exact = connection->entry.tcp && liberal.empty();
+  if (connection->window && !work.exact) result.expected = digest_of({connection->vn_name, connection->entry});
+  work.asked = std::move(*connection);
+  work.wanted = work.asked.entry;
+  work.wanted.zone = zones_.at(work.asked.vn_name);
   work.wanted.status = (work.wanted.status & netlink::kImportableStatus) | IPS_CONFIRMED;
   work.wanted.timeout = std::max(work.recorded_timeout, config_.hold_seconds);
-  if (work.wanted.tcp) prepare_tcp(*work.wanted.tcp);
+  if (work.wanted.tcp) {
+    keep_scale(*work.wanted.tcp);
+    work.wanted.tcp->flags_original &= static_cast<std::uint8_t>(~IP_CT_TCP_FLAG_BE_LIBERAL);
+    work.wanted.tcp->flags_reply &= static_cast<std::uint8_t>(~IP_CT_TCP_FLAG_BE_LIBERAL);
+    if (!work.exact) loosen(*work.wanted.tcp);
+  }
   return work;
 }
 

@@ -16,6 +16,7 @@ struct Held {
   std::uint32_t recorded = 0;  // seconds: as it was at the source
   std::uint32_t given = 0;     // seconds: as it was installed
   Instant since;
+  bool exact = false;  // with the source's windows
 };
 
 class Ledger {
@@ -24,6 +25,10 @@ class Ledger {
   std::optional<Held> take(const std::string& context, const Key& key) {
     auto node = entries_.extract(name(context, key));
     return node ? std::optional(node.mapped()) : std::nullopt;
+  }
+  Held* find(const std::string& context, const Key& key) {
+    const auto at = entries_.find(name(context, key));
+    return at == entries_.end() ? nullptr : &at->second;
   }
   std::size_t size() const { return entries_.size(); }
   // Forgets what nobody settled and has run out by now.

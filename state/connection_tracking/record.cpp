@@ -78,6 +78,35 @@ Result<ConntrackTcp> decode_tcp(const v1::TcpState& in) {
                       octet(in.flags_reply() & netlink::kTcpFlagsMask)};
 }
 
+constexpr std::uint8_t kMaxackSet = 0x20;  // IP_CT_TCP_FLAG_MAXACK_SET
+
+void encode_window(const windows::WindowDirection& from, v1::Window& out) {
+  out.set_end(from.end);
+  out.set_maximum_end(from.maximum_end);
+  out.set_maximum_window(from.maximum_window);
+  if (from.flags & kMaxackSet) out.set_maximum_acknowledgement(from.maximum_acknowledgement);
+}
+
+windows::WindowDirection decode_window(const v1::Window& in, std::uint8_t scale, std::uint8_t flags) {
+  const auto carried = static_cast<std::uint8_t>(flags & netlink::kTcpFlagsMask & ~IP_CT_TCP_FLAG_BE_LIBERAL);
+  const auto acknowledged = in.has_maximum_acknowledgement() ? kMaxackSet : std::uint8_t{0};
+  return {in.end(),
+          in.maximum_end(),
+          in.maximum_window(),
+          in.maximum_acknowledgement(),
+          scale,
+          static_cast<std::uint8_t>(carried | acknowledged)};
+}
+
+Result<std::optional<windows::TcpWindow>> decode_windows(const v1::TcpState& in, const ConntrackTcp& tcp) {
+  if (!in.has_window_original() && !in.has_window_reply()) return std::nullopt;
+  windows::TcpWindow window;
+  window.original = decode_window(in.window_original(), tcp.scale_original, tcp.flags_original);
+  window.reply = decode_window(in.window_reply(), tcp.scale_reply, tcp.flags_reply);
+  if (!is_tellable(window, tcp)) return invalid("tcp: window of one end without the other's, or of 0");
+  return window;
+}
+
 Result<void> check_reply(const netlink::ConntrackEntry& entry) {
   const ConntrackTuple plain = netlink::mirror(entry.original);
   if (entry.reply.protocol != plain.protocol || entry.reply.source.family != plain.source.family) {
@@ -138,7 +167,21 @@ class Hash {
   std::uint64_t value_ = 0xcbf29ce484222325ULL;
 };
 
+void add_window(Hash& hash, const windows::WindowDirection& direction) {
+  const bool acknowledged = (direction.flags & kMaxackSet) != 0;
+  for (const std::uint32_t field : {direction.end, direction.maximum_end, direction.maximum_window,
+                                    acknowledged ? direction.maximum_acknowledgement : 0U, acknowledged ? 1U : 0U}) {
+    hash.add(field);
+  }
+}
+
 }  // namespace
+
+bool is_tellable(const windows::TcpWindow& window, const netlink::ConntrackTcp& tcp) {
+  const bool both = window.reply.maximum_window != 0;
+  return windows::is_exact(window) && both == (tcp.state != TCP_CONNTRACK_SYN_SENT) &&
+         tcp.state != TCP_CONNTRACK_SYN_SENT2;
+}
 
 std::string encode_body(const Connection& connection) {
   const auto& entry = connection.entry;
@@ -156,6 +199,9 @@ std::string encode_body(const Connection& connection) {
     tcp.set_scale_reply(entry.tcp->scale_reply);
     tcp.set_flags_original(entry.tcp->flags_original & netlink::kTcpFlagsMask);
     tcp.set_flags_reply(entry.tcp->flags_reply & netlink::kTcpFlagsMask);
+    if (connection.window) encode_window(connection.window->original, *tcp.mutable_window_original());
+    if (connection.window && connection.window->reply.maximum_window != 0)
+      encode_window(connection.window->reply, *tcp.mutable_window_reply());
   }
   const bool labelled =
       std::any_of(entry.labels.begin(), entry.labels.end(), [](std::uint8_t octet) { return octet != 0; });
@@ -186,6 +232,11 @@ Result<Connection> decode_body(const std::string& body) {
   }
   if (auto checked = check_reply(connection.entry); !checked) return tl::unexpected(checked.error());
   if (auto decoded = decode_properties(in, connection.entry); !decoded) return tl::unexpected(decoded.error());
+  if (in.has_tcp()) {
+    auto window = decode_windows(in.tcp(), *connection.entry.tcp);
+    if (!window) return tl::unexpected(window.error());
+    connection.window = *window;
+  }
   return connection;
 }
 
@@ -258,6 +309,10 @@ Digest digest_of(const Connection& connection) {
          {tcp.state, tcp.scale_original, tcp.scale_reply, tcp.flags_original, tcp.flags_reply}) {
       hash.add(field);
     }
+  }
+  if (connection.window) {
+    add_window(hash, connection.window->original);
+    if (connection.window->reply.maximum_window != 0) add_window(hash, connection.window->reply);
   }
   return hash.value();
 }

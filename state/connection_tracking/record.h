@@ -2,9 +2,11 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <string>
 
 #include "kernel/netlink/conntrack.h"
+#include "kernel/windows/windows.h"
 #include "runtime/result.h"
 #include "state/driver.h"
 
@@ -14,7 +16,11 @@ namespace sami::state::connection_tracking {
 struct Connection {
   std::string vn_name;
   netlink::ConntrackEntry entry;
+  std::optional<windows::TcpWindow> window{};  // of TCP, exact
 };
+
+// Whether a window that was read can be told: it is exact, and both ends have spoken, or in SYN_SENT the first one.
+bool is_tellable(const windows::TcpWindow& window, const netlink::ConntrackTcp& tcp);
 
 // What a record may say of IPS_*: the importable bits, and SEQ_ADJUST and EXPECTED so that a destination which cannot
 // carry them knows.
@@ -33,8 +39,9 @@ struct KeyParts {
 Key encode_key(const KeyParts& parts);
 Result<KeyParts> decode_key(const Key& key);
 
-// Covers what every host can hold: key, translation, mark, helper, SEEN_REPLY and ASSURED, TCP state, scales and flags.
-// Not: timeout, labels, windows, BE_LIBERAL (the destination's own), scales that were not agreed on by both ends.
+// Covers what every host can hold: key, translation, mark, helper, SEEN_REPLY and ASSURED, TCP state, scales and flags;
+// and the window, where there is one. Not: timeout, labels, BE_LIBERAL (the destination's own), scales that were not
+// agreed on by both ends.
 // Stable between versions; never 0.
 Digest digest_of(const Connection& connection);
 

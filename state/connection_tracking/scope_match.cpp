@@ -146,6 +146,11 @@ std::vector<ScopeMatch::Place> ScopeMatch::places() const {
   return places;
 }
 
+bool ScopeMatch::has_end(std::uint16_t zone, const IpAddress& address) const {
+  return std::any_of(interfaces_.begin(), interfaces_.end(),
+                     [&](const Interface& interface) { return interface.zone == zone && interface.has(address); });
+}
+
 bool ScopeMatch::has_prefixes() const {
   return std::any_of(interfaces_.begin(), interfaces_.end(),
                      [](const Interface& interface) { return !interface.learned_within.empty(); });

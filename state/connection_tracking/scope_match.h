@@ -41,6 +41,8 @@ class ScopeMatch {
   };
   std::vector<Place> places() const;
   bool has_prefixes() const;
+  // The address is the subject's, provisioned or learned, in a VN of this zone.
+  bool has_end(std::uint16_t zone, const netlink::IpAddress& address) const;
   bool empty() const { return interfaces_.empty(); }
 
  private:
