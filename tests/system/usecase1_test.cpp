@@ -1,4 +1,12 @@
 // Use case 1 of the architecture draft: vm1 moves from behind fw1 to behind fw2, and nothing breaks.
+#include <filesystem>
+#include <fstream>
+#include <future>
+#include <nlohmann/json.hpp>
+
+#include "lab/poll.h"
+#include "lab/process.h"
+#include "runtime/journal.h"
 #include "tests/system/system_test.h"
 
 namespace sami::lab {
@@ -8,6 +16,8 @@ using ::testing::Each;
 using ::testing::IsEmpty;
 using ::testing::Not;
 using ::testing::SizeIs;
+
+using Json = nlohmann::json;
 
 class Usecase1 : public SystemTest, public ::testing::WithParamInterface<std::tuple<Nat, TrafficKind>> {};
 
@@ -118,12 +128,102 @@ TEST_F(Usecase1Test, BulkTransferUnderLossArrivesWhole) {
   EXPECT_LE(invalid_packets(), 2u);
 }
 
+// A peer calls the VM while it is paused, after the last round: only the source has that connection, and the residue
+// brings it to the destination.
+TEST_F(Usecase1Test, WhatBeginsDuringThePauseComesAsResidue) {
+  up(Nat::Dnat);
+  auto vm1 = vm1_traffic(TrafficKind::TcpEcho, 3);
+  const auto who = usecase1::conversants(Nat::Dnat);
+  std::optional<Traffic> late;
+  MoveOptions options;
+  options.on_reaching = [&](Misbehaviour::At reached) {
+    if (reached != Misbehaviour::At::Instructed) return;
+    auto started =
+        Traffic::start({TrafficKind::TcpEcho, lab().namespace_of(who.client), who.server_address, who.port, 1, 20, 100},
+                       lab().binaries());
+    ASSERT_TRUE(started);
+    late.emplace(std::move(*started));
+    ASSERT_TRUE(poll_until(milliseconds(5000), [&] { return entries("fw1").size() == 4; }));
+  };
+  const auto report = move("server2", options);
+  EXPECT_EQ(report.final_state, "DONE");
+  std::uint64_t residue = 0;
+  const auto shown = Json::parse(sami({"migration", "show", report.migration_id}));
+  for (const auto& transfer : shown["transfers"]) residue += transfer["residue"].get<std::uint64_t>();
+  EXPECT_EQ(residue, 1u);
+  ASSERT_TRUE(late);
+  EXPECT_TRUE(late->wait_until_established());
+  EXPECT_TRUE(vm1.client.wait_for_progress(5));
+  EXPECT_THAT(entries("fw1"), IsEmpty());
+  EXPECT_THAT(entries("fw2"), SizeIs(4));
+}
+
+// A packet that was under way makes an entry at the source again, after all of them were deleted.
+TEST_F(Usecase1Test, WhatLatePacketsMakeAtTheSourceIsSwept) {
+  up(Nat::None);
+  reconfigure("som1", "grace_ms: 2000", "grace_ms: 200");
+  auto vm1 = vm1_traffic(TrafficKind::TcpEcho, 3);
+  RunOptions at_fw1;
+  at_fw1.network_namespace = lab().namespace_of("fw1");
+  std::future<bool> late_packet;
+  MoveOptions options;
+  options.on_reaching = [&](Misbehaviour::At reached) {
+    if (reached != Misbehaviour::At::Resumed) return;
+    late_packet = std::async(std::launch::async, [this, at_fw1] {
+      return poll_until(milliseconds(10000), [&] { return entries("fw1").empty(); }) &&
+             run({"conntrack", "-I", "-p", "udp", "-s", kVm1Address, "-d", kVm3Address, "--sport", "4444", "--dport",
+                  "53", "-t", "600"},
+                 at_fw1);
+    });
+  };
+  EXPECT_EQ(move("server2", options).final_state, "DONE");
+  ASSERT_TRUE(late_packet.valid());
+  EXPECT_TRUE(late_packet.get());
+  EXPECT_THAT(entries("fw1"), IsEmpty());
+  EXPECT_THAT(entries("fw2"), SizeIs(3));
+}
+
+// What a daemon holds that must not grow with the number of moves.
+struct Holdings {
+  std::size_t descriptors = 0;
+  std::size_t threads = 0;
+  std::size_t resident_kilobytes = 0;
+  std::size_t journal_entries = 0;
+};
+
+Holdings holdings_of(const std::string& lab_folder, const DaemonRecord& daemon) {
+  namespace fs = std::filesystem;
+  const fs::path process = "/proc/" + std::to_string(daemon.process.pid);
+  const auto count = [](const fs::path& folder) {
+    return static_cast<std::size_t>(std::distance(fs::directory_iterator(folder), fs::directory_iterator()));
+  };
+  Holdings found{count(process / "fd"), count(process / "task"), 0, 0};
+  std::ifstream status(process / "status");
+  for (std::string word; status >> word;) {
+    if (word == "VmRSS:") status >> found.resident_kilobytes;
+  }
+  // A copy: the daemon holds its own. Nothing is being written between two moves.
+  const fs::path folder = fs::path(lab_folder) / daemon.name, copy = fs::path(lab_folder) / "copy";
+  fs::remove_all(copy);
+  fs::create_directory(copy);
+  for (const char* file : {"journal.db", "journal.db-wal"}) fs::copy_file(folder / file, copy / file);
+  auto journal = open_journal(copy.string());
+  const auto image = journal ? (*journal)->load() : tl::unexpected(journal.error());
+  if (!image) throw std::runtime_error(image.error().message);
+  found.journal_entries = image->size();
+  return found;
+}
+
 TEST_F(Usecase1Test, TwoHundredMovesToAndFroWithTwoHundredConnections) {
   constexpr int kConnections = 200;
   up(Nat::Snat);
   auto vm1 = vm1_traffic(TrafficKind::TcpEcho, kConnections, 200);
   const auto peers = peers_of(vm1.server);
+  std::map<std::string, Holdings> early;
   for (int i = 0; i < 200; ++i) {
+    if (i == 40) {  // by now buffers and pools have their size
+      for (const auto& daemon : lab().state().daemons) early[daemon.name] = holdings_of(lab().folder(), daemon);
+    }
     const bool away = i % 2 == 0;
     const auto report = move(away ? "server2" : "server1");
     ASSERT_TRUE(report.moved) << "move " << i << ": " << report.detail;
@@ -139,6 +239,15 @@ TEST_F(Usecase1Test, TwoHundredMovesToAndFroWithTwoHundredConnections) {
   EXPECT_EQ(last->broken, 0) << to_string(*last);
   EXPECT_EQ(invalid_packets(), 0u);
   RecordProperty("longest_stall_ms", static_cast<int>(last->longest_stall_ms));
+
+  for (const auto& daemon : lab().state().daemons) {
+    const Holdings before = early[daemon.name], after = holdings_of(lab().folder(), daemon);
+    EXPECT_LE(after.descriptors, before.descriptors + 4) << daemon.name;
+    EXPECT_LE(after.threads, before.threads + 4) << daemon.name;
+    EXPECT_LE(after.resident_kilobytes, before.resident_kilobytes + 8192) << daemon.name;
+    const std::size_t remembered = daemon.program == "sami-som" ? 160 : 0;  // the master keeps what has ended
+    EXPECT_LE(after.journal_entries, before.journal_entries + remembered) << daemon.name;
+  }
 }
 
 }  // namespace
