@@ -124,12 +124,19 @@ class GrpcServer final : public Server {
         grpc::ServerBuilder::experimental_type::ExternalConnectionType::FROM_FD, credentials);
     server_ = builder.BuildAndStart();
     if (!server_) return failure(ErrorKind::Failed, "gRPC did not start");
-    listener_->start([this](int listener, int connection) {
-      grpc::experimental::ExternalConnectionAcceptor::NewConnectionParameters parameters;
-      parameters.listener_fd = listener;
-      parameters.fd = connection;
-      acceptor_->HandleNewConnection(&parameters);
-    });
+    listener_->start(
+        [this](int listener, int connection) {
+          grpc::experimental::ExternalConnectionAcceptor::NewConnectionParameters parameters;
+          parameters.listener_fd = listener;
+          parameters.fd = connection;
+          acceptor_->HandleNewConnection(&parameters);
+        },
+        [server = state_] {
+          if (!server->executor) return;  // a local socket: nobody is told
+          server->executor([server] {
+            if (server->alive) server->handlers.on_refused("a connection", "descriptors have run out; it was closed");
+          });
+        });
     return {};
   }
 

@@ -26,6 +26,7 @@ namespace sami::transport {
 namespace {
 
 constexpr rlim_t reserved_descriptors = 64;
+constexpr rlim_t fewest_descriptors = 128;
 constexpr int retry_milliseconds = 100;
 
 class Descriptor {
@@ -64,8 +65,9 @@ class AcceptingThread : public Listener {
 
   int port() const override { return port_; }
 
-  void start(std::function<void(int, int)> accepted) override {
+  void start(std::function<void(int, int)> accepted, std::function<void()> turned_away) override {
     accepted_ = std::move(accepted);
+    turned_away_ = std::move(turned_away);
     thread_ = std::thread([this] { run(); });
   }
 
@@ -94,6 +96,7 @@ class AcceptingThread : public Listener {
       getrlimit(RLIMIT_NOFILE, &limit);
       if (static_cast<rlim_t>(connection) + reserved_descriptors >= limit.rlim_cur) {
         close(connection);
+        turned_away_();
         return false;
       }
       const int on = 1;
@@ -108,8 +111,18 @@ class AcceptingThread : public Listener {
   const std::string path_;
   const Descriptor wakeup_;
   std::function<void(int, int)> accepted_;
+  std::function<void()> turned_away_;
   std::thread thread_;
 };
+
+Result<void> check_descriptors() {
+  rlimit limit = {};
+  getrlimit(RLIMIT_NOFILE, &limit);
+  if (limit.rlim_cur >= fewest_descriptors) return {};
+  return failure(ErrorKind::InvalidInput,
+                 fmt::format("this process may open {} descriptors, expected at least {} (ulimit -n, LimitNOFILE=)",
+                             limit.rlim_cur, fewest_descriptors));
+}
 
 struct AddressList {
   addrinfo* first = nullptr;
@@ -154,6 +167,7 @@ Result<Descriptor> lock_socket(const std::string& path) {
 
 Result<std::unique_ptr<Listener>> Listener::on_port(const std::string& endpoint) {
   if (auto good = check_endpoint(endpoint, true); !good) return tl::unexpected(good.error());
+  if (auto enough = check_descriptors(); !enough) return tl::unexpected(enough.error());
   const std::size_t colon = endpoint.rfind(':');
   std::string host = endpoint.substr(0, colon);
   if (host.front() == '[') host = host.substr(1, host.size() - 2);
@@ -177,6 +191,7 @@ Result<std::unique_ptr<Listener>> Listener::on_port(const std::string& endpoint)
 }
 
 Result<std::unique_ptr<Listener>> Listener::on_socket(const std::string& path) {
+  if (auto enough = check_descriptors(); !enough) return tl::unexpected(enough.error());
   sockaddr_un address = {};
   address.sun_family = AF_UNIX;
   if (path.empty() || path.front() != '/' || path.size() >= sizeof address.sun_path) {

@@ -1,5 +1,6 @@
 // Accepts connections and hands over their descriptors. A thread of its own. When descriptors run out it waits for some
 // to be closed and goes on; it leaves a reserve of 64 for files (a connection beyond that is closed at once).
+// Both kinds fail with InvalidInput where the process may open fewer than 128 descriptors.
 #pragma once
 
 #include <functional>
@@ -23,7 +24,8 @@ class Listener {
   virtual ~Listener() = default;
   virtual int port() const = 0;
   // Once. `accepted` runs on the listener's thread and owns the descriptor (non-blocking, close-on-exec).
-  virtual void start(std::function<void(int listener, int connection)> accepted) = 0;
+  // `turned_away` runs there, too, for each connection that is closed because descriptors have run out.
+  virtual void start(std::function<void(int listener, int connection)> accepted, std::function<void()> turned_away) = 0;
 };
 
 }  // namespace sami::transport

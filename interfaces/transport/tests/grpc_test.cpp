@@ -4,8 +4,11 @@
 #include <openssl/ssl.h>
 #include <sys/resource.h>
 
+#include <algorithm>
+
 #include "interfaces/operator/operator.grpc.pb.h"
 #include "interfaces/transport/channel.h"
+#include "interfaces/transport/listener.h"
 #include "interfaces/transport/tests/grpc_world.h"
 #include "interfaces/transport/tests/socket.h"
 #include "runtime/file.h"
@@ -157,9 +160,27 @@ TEST_F(GrpcTest, AcceptsAgainAfterDescriptorsRanOut) {
   }
   EXPECT_LT(strangers.size(), 200U);
   EXPECT_FALSE(world_.loop.run_until([] { return false; }, std::chrono::milliseconds(300)));
+  EXPECT_TRUE(until([&] {
+    return std::any_of(master_.refused.begin(), master_.refused.end(), [](const std::string& why) {
+      return why.find("descriptors have run out") != std::string::npos;
+    });
+  }));
   strangers.clear();
   expect_service();
   setrlimit(RLIMIT_NOFILE, &before);
+}
+
+TEST_F(GrpcTest, TooFewDescriptorsToServeAnybody) {
+  rlimit before = {};
+  getrlimit(RLIMIT_NOFILE, &before);
+  rlimit low = before;
+  low.rlim_cur = 100;
+  setrlimit(RLIMIT_NOFILE, &low);
+  const auto listener = Listener::on_port("127.0.0.1:0");
+  setrlimit(RLIMIT_NOFILE, &before);
+  ASSERT_FALSE(listener);
+  EXPECT_EQ(listener.error().kind, ErrorKind::InvalidInput);
+  EXPECT_NE(listener.error().message.find("may open 100 descriptors, expected at least 128"), std::string::npos);
 }
 
 TEST_F(GrpcTest, ReplacedCertificateIsUsedAtTheNextAttempt) {
