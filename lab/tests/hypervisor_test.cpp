@@ -64,7 +64,10 @@ class HypervisorTest : public ::testing::Test {
  protected:
   static void SetUpTestSuite() {
     if (::geteuid() != 0) return;
-    auto up = Lab::up({"hypervisor-" + std::to_string(::getpid()), Nat::None, false, ""});
+    LabOptions options;
+    options.name = "hypervisor-" + std::to_string(::getpid());
+    options.with_sami = false;
+    auto up = Lab::up(options);
     ASSERT_TRUE(up) << up.error().message;
     lab_ = *up;
   }

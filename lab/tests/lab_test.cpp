@@ -16,6 +16,13 @@
 namespace sami::lab {
 namespace {
 
+LabOptions without_sami(const std::string& name) {
+  LabOptions options;
+  options.name = name;
+  options.with_sami = false;
+  return options;
+}
+
 using ::testing::IsEmpty;
 using ::testing::Not;
 
@@ -86,18 +93,18 @@ TEST_F(LabTest, TwoLabsSideBySideDoNotMeet) {
 
 TEST_F(LabTest, NameThatIsTakenAndBadNamesAreRefused) {
   auto lab = up(Nat::None);
-  const auto again = Lab::up({lab.state().name, Nat::None, false, ""});
+  const auto again = Lab::up(without_sami(lab.state().name));
   ASSERT_FALSE(again);
   EXPECT_EQ(again.error().kind, ErrorKind::InvalidInput);
   EXPECT_TRUE(namespace_exists(lab.namespace_of("vm1")));
-  EXPECT_EQ(Lab::up({"../x", Nat::None, false, ""}).error().kind, ErrorKind::InvalidInput);
+  EXPECT_EQ(Lab::up(without_sami("../x")).error().kind, ErrorKind::InvalidInput);
   EXPECT_EQ(Lab::down("no-such-lab").error().kind, ErrorKind::InvalidInput);
 }
 
 TEST_F(LabTest, UpThatFailsLeavesNothing) {
   const std::string name = "labtest-" + std::to_string(::getpid()) + "-f";
   ASSERT_TRUE(create_namespace(name + "-fw2"));  // in its way
-  const auto lab = Lab::up({name, Nat::None, false, ""});
+  const auto lab = Lab::up(without_sami(name));
   EXPECT_FALSE(lab);
   EXPECT_THAT(leftovers(name), IsEmpty());
 }
