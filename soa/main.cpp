@@ -18,7 +18,6 @@
 namespace {
 
 constexpr const char* kConfig = "/etc/sami/soa.yaml";
-
 int failed(const sami::Error& error, int code = 1) {
   std::fprintf(stderr, "sami-soa: %s\n", error.message.c_str());
   return code;

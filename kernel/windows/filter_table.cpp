@@ -289,23 +289,31 @@ FilterTable::Request FilterTable::element(std::uint16_t message, const Place& pl
 
 Result<void> FilterTable::raise(const std::vector<Place>& places, std::chrono::milliseconds timeout) {
   for (const auto& place : places) {
-    // One that is up is replaced in one transaction: there is no moment without it.
-    const auto replaced =
-        commit({element(NFT_MSG_DELSETELEM, place, timeout), element(NFT_MSG_NEWSETELEM, place, timeout)});
-    if (!replaced) return tl::unexpected(replaced.error());
-    if (*replaced == 0) continue;
-    const auto added = commit({element(NFT_MSG_NEWSETELEM, place, timeout)});
-    if (!added) return tl::unexpected(added.error());
-    if (*added != 0) {
-      return failure(ErrorKind::Failed,
-                     fmt::format("barrier of {}: {}", to_string(place.address), std::strerror(*added)), *added);
+    // One that is up is replaced in one transaction: there is no moment without it. A transaction that fails is slow.
+    int error = ENOENT;
+    if (up_.contains(place)) {
+      const auto replaced =
+          commit({element(NFT_MSG_DELSETELEM, place, timeout), element(NFT_MSG_NEWSETELEM, place, timeout)});
+      if (!replaced) return tl::unexpected(replaced.error());
+      error = *replaced;
     }
+    if (error == ENOENT) {
+      const auto added = commit({element(NFT_MSG_NEWSETELEM, place, timeout)});
+      if (!added) return tl::unexpected(added.error());
+      error = *added;
+    }
+    if (error != 0) {
+      return failure(ErrorKind::Failed,
+                     fmt::format("barrier of {}: {}", to_string(place.address), std::strerror(error)), error);
+    }
+    up_.insert(place);
   }
   return {};
 }
 
 Result<void> FilterTable::lower(const std::vector<Place>& places) {
   for (const auto& place : places) {
+    if (up_.erase(place) == 0) continue;
     const auto deleted = commit({element(NFT_MSG_DELSETELEM, place, {})});
     if (!deleted) return tl::unexpected(deleted.error());
     if (*deleted != 0 && *deleted != ENOENT) {

@@ -7,8 +7,8 @@
 
 #include <chrono>
 #include <cstdint>
-#include <map>
 #include <memory>
+#include <set>
 #include <vector>
 
 #include "kernel/netlink/socket.h"
@@ -41,6 +41,7 @@ class FilterTable {
 
   netlink::Socket socket_;
   std::uint32_t sequence_ = 1;
+  std::set<Place> up_;  // or run out since
 };
 
 }  // namespace sami::windows

@@ -105,7 +105,7 @@ class Windows : public TcpWindows {
     for (const auto& write : writes) {
       RawSocket& socket = write.original.source.family == AF_INET ? parts_->four : parts_->six;
       if (auto marked = socket.mark(write.zone); !marked) return marked;
-      for (const auto& segment : segments_for(write.window)) {
+      for (const auto& segment : segments_of(write)) {
         // Each end's packets as conntrack sees them before any translation.
         const auto& tuple = segment.from_reply ? write.reply : write.original;
         if (auto sent = socket.send(packet_of(segment, tuple)); !sent) return sent;

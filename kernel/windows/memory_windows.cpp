@@ -38,7 +38,7 @@ class Memory : public MemoryWindows {
       const auto entry = find({write.original, write.zone});
       if (!entry || !entry->tcp) continue;
       TcpWindow window = current(*entry);
-      for (const auto& segment : segments_for(write.window)) apply(segment, window);
+      for (const auto& segment : segments_of(write)) apply(segment, window);
       windows_[netlink::key_of(*entry)] = {entry->id, window};
     }
     return {};

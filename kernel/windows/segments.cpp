@@ -90,6 +90,17 @@ bool stands_for(const WindowDirection& found, const WindowDirection& wanted, con
   return !before(found.maximum_end, least) && !after(found.maximum_end, wanted.maximum_end + slack);
 }
 
+// What the end would send now: its window as wide as the other's limit says, or as it ever was.
+Segment present(const TcpWindow& window, bool from_reply, bool widest) {
+  const WindowDirection& end = from_reply ? window.reply : window.original;
+  const WindowDirection& other = from_reply ? window.original : window.reply;
+  const std::uint32_t acknowledgement = acknowledged(end, other);
+  const std::uint32_t open = other.maximum_end - acknowledgement;
+  const bool expressible = open <= writable_window(end) && (open & ((1U << end.scale) - 1)) == 0;
+  const std::uint16_t field = expressible && !widest ? static_cast<std::uint16_t>(open >> end.scale) : field_of(end);
+  return {from_reply, false, end.end, acknowledgement, field};
+}
+
 std::uint64_t sum_of(const void* data, std::size_t size) {
   const auto* octet = static_cast<const std::uint8_t*>(data);
   std::uint64_t sum = 0;
@@ -167,6 +178,33 @@ std::vector<Segment> segments_for(const TcpWindow& window) {
     if (leads_to(segments, window)) return segments;
   }
   return sequence_for(window, false, false);
+}
+
+std::vector<Segment> segments_between(const TcpWindow& standing, const TcpWindow& wanted) {
+  if (!is_exact(standing) || standing.reply.maximum_window == 0 || wanted.reply.maximum_window == 0) return {};
+  // Who speaks; an acknowledgement must not run ahead of what it acknowledges.
+  static const std::vector<std::vector<bool>> kOrders{{false}, {true}, {false, true}, {true, false}};
+  for (const bool widest : {false, true}) {
+    for (const auto& order : kOrders) {
+      std::vector<Segment> segments;
+      TcpWindow made = standing;
+      bool accepted = true;
+      for (const bool from_reply : order) {
+        segments.push_back(present(wanted, from_reply, widest));
+        accepted = accepted && apply(segments.back(), made);
+      }
+      if (accepted && stands_for(made, wanted)) return segments;
+    }
+  }
+  return {};
+}
+
+std::vector<Segment> segments_of(const WindowWrite& write) {
+  return write.standing ? segments_between(*write.standing, write.window) : segments_for(write.window);
+}
+
+bool can_advance(const TcpWindow& standing, const TcpWindow& wanted) {
+  return !segments_between(standing, wanted).empty();
 }
 
 bool apply(const Segment& segment, TcpWindow& window) {

@@ -23,6 +23,12 @@ struct Segment {
 // conntrack, otherwise at most one window larger.
 std::vector<Segment> segments_for(const TcpWindow& window);
 
+// The segments that lead from the first to the second; empty when no few do.
+std::vector<Segment> segments_between(const TcpWindow& standing, const TcpWindow& wanted);
+
+// Either, as the write says.
+std::vector<Segment> segments_of(const WindowWrite& write);
+
 // False: conntrack takes the segment for INVALID, nothing changed.
 bool apply(const Segment& segment, TcpWindow& window);
 

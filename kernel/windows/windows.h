@@ -40,10 +40,14 @@ bool stands_for(const TcpWindow& found, const TcpWindow& wanted);
 // Whether a window can be written elsewhere: both ends have spoken, or the first one only (a SYN), neither is liberal.
 bool is_exact(const TcpWindow& window);
 
+// Whether an entry with the windows `standing` can be given the later ones in place, the way packets would move them.
+bool can_advance(const TcpWindow& standing, const TcpWindow& wanted);
+
 struct WindowWrite {
   netlink::ConntrackTuple original, reply;  // reply: as the kernel shows it, translated
   std::uint16_t zone = 0;
   TcpWindow window;  // scales and SACK_PERM count for a SYN only; otherwise the entry has them already
+  std::optional<TcpWindow> standing{};  // to advance from; otherwise the entry has none
 };
 
 class TcpWindows {

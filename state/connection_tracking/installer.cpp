@@ -88,20 +88,19 @@ void Installer::plan(Work& work, const std::optional<ConntrackEntry>& current) {
   const bool loses_status = (standing & ~work.wanted.status) != 0;
   // What an update cannot change.
   const bool other = current->reply != work.wanted.reply || current->helper != work.wanted.helper;
-  const bool in_place = work.standing && windows::stands_for(*work.standing, *work.asked.window);
-  const bool outdated = work.standing && work.standing->original.maximum_window != 0 && !in_place;
-  if (other || outdated || (loses_status && !moved)) {
+  if (other || (loses_status && !moved)) {
     replace(work, *current, InstallOutcome::Updated);
     return;
   }
   work.wanted.status |= standing;
   work.success = InstallOutcome::Updated;
-  work.blank = work.exact && !in_place;
-  request(work, ConntrackOperation::Update, work.blank ? form_to_write(work) : work.wanted);
+  if (work.exact) return update(work, *current);
+  request(work, ConntrackOperation::Update, work.wanted);
 }
 
 void Installer::create(Work& work) {
-  work.blank = work.exact;
+  work.write = work.exact;
+  work.standing.reset();
   request(work, ConntrackOperation::Create, work.exact ? form_to_write(work) : work.wanted);
 }
 

@@ -45,7 +45,8 @@ class Installer {
     Connection asked;  // the record
     netlink::ConntrackEntry wanted;
     bool exact = false;                          // with asked.window; otherwise TCP is liberal
-    bool blank = false;                          // the entry is made or stands without windows: they are to be written
+    bool write = false;                          // the windows are to be written
+    bool settled = false;                        // the entry is otherwise as wanted, and writing does not alter that
     std::optional<windows::TcpWindow> standing;  // of what stands here as ours
     std::uint32_t recorded_timeout = 0;
     std::optional<netlink::ConntrackEntry> previous;  // what was deleted to make room
@@ -79,6 +80,7 @@ class Installer {
                              const std::vector<std::optional<netlink::ConntrackEntry>>& current);
   // What is sent before the windows are written: writing must not change what the entry is.
   netlink::ConntrackEntry form_to_write(const Work& work) const;
+  void update(Work& work, const netlink::ConntrackEntry& current);
   Result<void> write_windows(std::vector<Work>& works);
   void judge(Work& work, const std::optional<windows::TcpWindow>& found, std::vector<netlink::ConntrackRequest>& loose);
 

@@ -20,6 +20,26 @@ std::string liberal_detail(const std::string& why) {
   return fmt::format("imported BE_LIBERAL, its windows are not checked: {}", why);
 }
 
+namespace {
+
+// It is what is wanted but for windows and timeout, and segments leave it so. The timeout they set is that of a
+// connection that had a packet just now, as this one had at the source.
+bool is_settled(const ConntrackEntry& current, const ConntrackEntry& wanted) {
+  const auto keeps = [](std::uint8_t state) {
+    return state == TCP_CONNTRACK_ESTABLISHED || state == TCP_CONNTRACK_CLOSE_WAIT || state == TCP_CONNTRACK_TIME_WAIT;
+  };
+  const auto carried = [](netlink::ConntrackTcp tcp) {
+    tcp.flags_original &= netlink::kTcpFlagsMask;
+    tcp.flags_reply &= netlink::kTcpFlagsMask;
+    return tcp;
+  };
+  return current.tcp && keeps(wanted.tcp->state) && carried(*current.tcp) == carried(*wanted.tcp) &&
+         current.mark == wanted.mark && (wanted.status & IPS_ASSURED) != 0 &&
+         ((current.status ^ wanted.status) & netlink::kImportableStatus) == 0;
+}
+
+}  // namespace
+
 std::string Installer::why_liberal(const Connection& connection) const {
   if (scope_.conflict_rule == common::CONFLICT_RULE_MOVED) return "the subject moved before its state was read";
   if (access_.windows == nullptr) return access_.why_not;
@@ -51,6 +71,26 @@ ConntrackEntry Installer::form_to_write(const Work& work) const {
   return entry;
 }
 
+// Windows that stand are advanced where packets could do so, in a pause the usual case; otherwise the entry is made
+// anew.
+void Installer::update(Work& work, const ConntrackEntry& current) {
+  const bool has_windows = work.standing && work.standing->original.maximum_window != 0;
+  if (has_windows && windows::stands_for(*work.standing, *work.asked.window)) {
+    return request(work, ConntrackOperation::Update, work.wanted);
+  }
+  work.write = true;
+  if (!has_windows) {
+    work.standing.reset();
+    return request(work, ConntrackOperation::Update, form_to_write(work));
+  }
+  if (!windows::can_advance(*work.standing, *work.asked.window)) {
+    return replace(work, current, InstallOutcome::Updated);
+  }
+  work.settled = is_settled(current, work.wanted);
+  if (work.settled) return finish(work, 0);
+  request(work, ConntrackOperation::Update, form_to_write(work));
+}
+
 Result<void> Installer::write_windows(std::vector<Work>& works) {
   std::vector<windows::WindowWrite> writes;
   std::vector<netlink::ConntrackRequest> settle;
@@ -61,9 +101,9 @@ Result<void> Installer::write_windows(std::vector<Work>& works) {
     if (!work.exact || !succeeded(outcome) || outcome == InstallOutcome::Adopted) continue;
     exact.push_back(&work);
     keys.push_back(netlink::key_of(work.wanted));
-    if (!work.blank) continue;
-    writes.push_back({work.wanted.original, work.wanted.reply, work.wanted.zone, *work.asked.window});
-    settle.push_back({ConntrackOperation::Update, work.wanted});
+    if (!work.write) continue;
+    writes.push_back({work.wanted.original, work.wanted.reply, work.wanted.zone, *work.asked.window, work.standing});
+    if (!work.settled) settle.push_back({ConntrackOperation::Update, work.wanted});
   }
   if (exact.empty()) return {};
   const auto written = access_.windows->write(writes);  // what came of it is read back

@@ -184,6 +184,34 @@ TEST_P(WindowsConformance, WindowsThatStandAreNotReplaced) {
   EXPECT_FALSE(stands_for(*read(entry), earlier));
 }
 
+TEST_P(WindowsConformance, AdvancesTheWayPacketsDo) {
+  const ConntrackEntry entry = tcp("10.0.0.1", 40000, "10.9.0.1", 80);
+  moves(entry, idle());
+  TcpWindow asked = idle();
+  asked.original.end += 500;  // a request, not yet acknowledged
+  TcpWindow answered = asked;
+  answered.reply.maximum_acknowledgement += 500;
+  answered.original.maximum_end += 500;
+  answered.reply.end += 2'000;
+  TcpWindow taken = answered;
+  taken.original.maximum_acknowledgement += 2'000;
+  taken.reply.maximum_end += 2'000;
+  for (const auto& next : {asked, answered, taken}) {
+    const auto standing = read(entry);
+    ASSERT_TRUE(standing && can_advance(*standing, next)) << text(*standing) << "\n" << text(next);
+    ASSERT_TRUE(windows_->write({{entry.original, entry.reply, entry.zone, next, standing}}));
+    ASSERT_TRUE(read(entry));
+    EXPECT_TRUE(stands_for(*read(entry), next)) << text(*read(entry)) << "\n" << text(next);
+    EXPECT_EQ(read(entry)->original.maximum_end, next.original.maximum_end);
+  }
+  TcpWindow far = taken;
+  far.original.end += 10'000'000;
+  far.original.maximum_end += 10'000'000;
+  far.reply.maximum_acknowledgement += 10'000'000;
+  EXPECT_FALSE(can_advance(taken, far)) << "beyond the window: the entry is to be made anew";
+  EXPECT_FALSE(can_advance(taken, idle())) << "backwards";
+}
+
 TEST_P(WindowsConformance, ManyAtOnce) {
   constexpr std::uint16_t kMany = 5'000;
   std::vector<netlink::ConntrackRequest> creations;

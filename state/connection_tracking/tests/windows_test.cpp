@@ -195,6 +195,30 @@ TEST_F(Windows, LaterOnesReplaceThoseOfAnEarlierRound) {
   EXPECT_TRUE(windows::stands_for(destination.window(flow).value(), later(idle())));
 }
 
+TEST_F(Windows, AFewPacketsLaterTheEntryStays) {
+  source.has(flow, idle());
+  ASSERT_EQ(install(read(*source.driver)).outcome, InstallOutcome::Installed);
+  const auto id = destination.get(flow)->id;
+  TcpWindow next = idle();
+  next.original.end += 500;
+  source.has(flow, next);
+  const auto result = install(read(*source.driver), true);
+  EXPECT_EQ(result.outcome, InstallOutcome::Updated);
+  EXPECT_FALSE(result.reduced) << result.detail;
+  expect_read_back(result);
+  EXPECT_TRUE(windows::stands_for(destination.window(flow).value(), next));
+  EXPECT_EQ(destination.get(flow)->id, id);
+
+  ConntrackEntry closing = flow;
+  closing.tcp->state = TCP_CONNTRACK_FIN_WAIT;
+  ++next.original.end;
+  source.has(closing, next);
+  expect_read_back(install(read(*source.driver), true));
+  EXPECT_EQ(destination.get(flow)->id, id);
+  EXPECT_EQ(destination.get(flow)->tcp->state, TCP_CONNTRACK_FIN_WAIT);
+  EXPECT_TRUE(windows::stands_for(destination.window(flow).value(), next));
+}
+
 TEST_F(Windows, FirstLiberalThenExact) {
   const auto early = install(record(flow));
   EXPECT_TRUE(early.reduced);
