@@ -28,8 +28,9 @@ class KernelTable : public ConntrackTable {
     std::vector<std::uint8_t> datagram;
     std::uint32_t first_sequence = 0;
     std::size_t size = 0;
+    bool acknowledged = true;  // otherwise each request has exactly one answer, a message or an error
   };
-  // Sends the batch and calls sink for each answer with the index of its request until all are acknowledged.
+  // Sends the batch and calls sink for each answer with the index of its request until all are done.
   Result<void> exchange(const Batch& batch, const std::function<void(std::size_t, const Message&)>& answer,
                         const std::function<void(std::size_t, const Acknowledgement&)>& acknowledged);
   // Starts a dump and calls entry for each message until its end. The errno of the dump.

@@ -63,7 +63,10 @@ Result<void> KernelTable::exchange(const Batch& batch, const std::function<void(
     auto split = split_messages(*datagram, [&](const Message& message) {
       const std::uint32_t index = message.sequence - batch.first_sequence;
       if (index >= batch.size) return;  // of a call that was given up
-      if (message.type != NLMSG_ERROR) return answer(index, message);
+      if (message.type != NLMSG_ERROR) {
+        if (!batch.acknowledged) --left;
+        return answer(index, message);
+      }
       const auto parsed = parse_acknowledgement(message);
       if (!parsed) {
         problem = tl::unexpected(parsed.error());
@@ -109,9 +112,10 @@ Result<std::vector<std::optional<ConntrackEntry>>> KernelTable::get(const std::v
   Result<void> problem;
   while (next < keys.size()) {
     Batch batch;
+    batch.acknowledged = false;  // half as many datagrams
     const std::size_t first = next;
     for (; next < keys.size() && batch.size < kBatchRequests; ++next) {
-      append(batch, IPCTNL_MSG_CT_GET, NLM_F_ACK, keys[next].original.source.family, encode_key(keys[next]));
+      append(batch, IPCTNL_MSG_CT_GET, 0, keys[next].original.source.family, encode_key(keys[next]));
     }
     const auto answered = [&](std::size_t index, const Message& message) {
       auto entry = decode_message(message);
