@@ -36,10 +36,11 @@ Result<std::vector<InstallResult>> Installer::install(const std::vector<InstallI
 
 Result<void> Installer::run(std::vector<Work>& works) {
   if (works.empty()) return {};
+  if (auto advanced = advance_known(works); !advanced) return advanced;
   std::vector<ConntrackKey> keys;
   std::vector<std::size_t> known;  // what may stand here as ours is looked at first
   for (std::size_t i = 0; i < works.size(); ++i) {
-    if (!works[i].item->ours) continue;
+    if (!works[i].item->ours || works[i].done) continue;
     keys.push_back(netlink::key_of(works[i].wanted));
     known.push_back(i);
   }
@@ -49,7 +50,9 @@ Result<void> Installer::run(std::vector<Work>& works) {
   for (std::size_t i = 0; i < known.size(); ++i) current[known[i]] = found->at(i);
   if (auto read = read_standing(works, current); !read) return read;
 
-  for (std::size_t i = 0; i < works.size(); ++i) plan(works[i], current[i]);
+  for (std::size_t i = 0; i < works.size(); ++i) {
+    if (!works[i].done) plan(works[i], current[i]);
+  }
   auto blocked = send(works);
   if (!blocked) return tl::unexpected(blocked.error());
   if (!blocked->empty()) {
@@ -203,7 +206,7 @@ void Installer::finish(Work& work, int error) {
     return;
   }
   if (error == 0) {
-    ledger_.put(context_, key, {work.recorded_timeout, work.wanted.timeout, now_, work.exact});
+    ledger_.put(context_, key, {work.recorded_timeout, work.wanted.timeout, now_, work.exact, work.form});
     result.outcome = work.success;
     return;
   }

@@ -46,6 +46,8 @@ class Installer {
     netlink::ConntrackEntry wanted;
     bool exact = false;                          // with asked.window; otherwise TCP is liberal
     bool write = false;                          // the windows are to be written
+    Digest form = 0;                             // of asked, without windows
+    bool done = false;                           // nothing more than windows is to be done
     bool settled = false;                        // the entry is otherwise as wanted, and writing does not alter that
     std::optional<windows::TcpWindow> standing;  // of what stands here as ours
     std::uint32_t recorded_timeout = 0;
@@ -76,6 +78,8 @@ class Installer {
 
   // installer_windows.cpp
   std::string why_liberal(const Connection& connection) const;  // empty: it is exact
+  // Those whose entries stand here as asked, but for windows that can be advanced: the kernel need not be asked.
+  Result<void> advance_known(std::vector<Work>& works);
   Result<void> read_standing(std::vector<Work>& works,
                              const std::vector<std::optional<netlink::ConntrackEntry>>& current);
   // What is sent before the windows are written: writing must not change what the entry is.

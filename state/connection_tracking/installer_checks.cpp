@@ -65,7 +65,8 @@ std::optional<Installer::Work> Installer::check(const InstallItem& item, Install
   work.result = &result;
   work.recorded_timeout = connection->entry.timeout;
   work.exact = connection->entry.tcp && liberal.empty();
-  if (connection->window && !work.exact) result.expected = digest_of({connection->vn_name, connection->entry});
+  work.form = connection->window ? digest_of({connection->vn_name, connection->entry}) : result.digest;
+  if (connection->window && !work.exact) result.expected = work.form;
   work.asked = std::move(*connection);
   work.wanted = work.asked.entry;
   work.wanted.zone = zones_.at(work.asked.vn_name);

@@ -22,18 +22,19 @@ std::string liberal_detail(const std::string& why) {
 
 namespace {
 
+bool segments_keep(std::uint8_t state) {
+  return state == TCP_CONNTRACK_ESTABLISHED || state == TCP_CONNTRACK_CLOSE_WAIT || state == TCP_CONNTRACK_TIME_WAIT;
+}
+
 // It is what is wanted but for windows and timeout, and segments leave it so. The timeout they set is that of a
 // connection that had a packet just now, as this one had at the source.
 bool is_settled(const ConntrackEntry& current, const ConntrackEntry& wanted) {
-  const auto keeps = [](std::uint8_t state) {
-    return state == TCP_CONNTRACK_ESTABLISHED || state == TCP_CONNTRACK_CLOSE_WAIT || state == TCP_CONNTRACK_TIME_WAIT;
-  };
   const auto carried = [](netlink::ConntrackTcp tcp) {
     tcp.flags_original &= netlink::kTcpFlagsMask;
     tcp.flags_reply &= netlink::kTcpFlagsMask;
     return tcp;
   };
-  return current.tcp && keeps(wanted.tcp->state) && carried(*current.tcp) == carried(*wanted.tcp) &&
+  return current.tcp && segments_keep(wanted.tcp->state) && carried(*current.tcp) == carried(*wanted.tcp) &&
          current.mark == wanted.mark && (wanted.status & IPS_ASSURED) != 0 &&
          ((current.status ^ wanted.status) & netlink::kImportableStatus) == 0;
 }
@@ -47,12 +48,40 @@ std::string Installer::why_liberal(const Connection& connection) const {
   return "";
 }
 
+Result<void> Installer::advance_known(std::vector<Work>& works) {
+  std::vector<ConntrackKey> keys;
+  std::vector<std::pair<Work*, Held*>> asked;
+  for (Work& work : works) {
+    const bool quick = work.exact && work.item->ours && !work.item->only_if_absent &&
+                       (work.wanted.status & IPS_ASSURED) != 0 && segments_keep(work.wanted.tcp->state);
+    Held* held = quick ? ledger_.find(context_, work.item->record.key) : nullptr;
+    if (held == nullptr || !held->exact || held->form != work.form) continue;
+    keys.push_back(netlink::key_of(work.wanted));
+    asked.emplace_back(&work, held);
+  }
+  if (keys.empty()) return {};
+  const auto found = access_.windows->read(keys);
+  if (!found) return tl::unexpected(found.error());
+  for (std::size_t i = 0; i < asked.size(); ++i) {
+    auto [work, held] = asked[i];
+    if (!found->at(i)) continue;
+    const bool in_place = windows::stands_for(*found->at(i), *work->asked.window);
+    if (!in_place && !windows::can_advance(*found->at(i), *work->asked.window)) continue;
+    work->done = work->settled = true;
+    work->write = !in_place;
+    work->standing = found->at(i);
+    work->result->outcome = InstallOutcome::Updated;
+    if (work->write) held->given = held->recorded;  // the timeout that the segments set is the right one
+  }
+  return {};
+}
+
 Result<void> Installer::read_standing(std::vector<Work>& works,
                                       const std::vector<std::optional<ConntrackEntry>>& current) {
   std::vector<ConntrackKey> keys;
   std::vector<Work*> asked;
   for (std::size_t i = 0; i < works.size(); ++i) {
-    if (!works[i].exact || !current[i]) continue;
+    if (!works[i].exact || works[i].done || !current[i]) continue;
     keys.push_back(netlink::key_of(*current[i]));
     asked.push_back(&works[i]);
   }

@@ -17,6 +17,7 @@ struct Held {
   std::uint32_t given = 0;     // seconds: as it was installed
   Instant since;
   bool exact = false;  // with the source's windows
+  Digest form = 0;     // of what was installed, without windows; 0: not known
 };
 
 class Ledger {
