@@ -287,10 +287,13 @@ Result<void> ConnectionTrackingDriver::activate(const Scope& scope, const std::v
   const auto context = context_of(scope);
   if (!context) return tl::unexpected(context.error());
   std::vector<Key> strict;
+  bool knows = false;  // a driver that was restarted knows none
   for (const auto& key : keys) {
     const Held* held = ledger_.find(context->name, key);
+    knows = knows || held != nullptr;
     if (held != nullptr && held->exact) strict.push_back(key);
   }
+  if (!knows) strict = keys;
   const auto kernel = kernel_keys(*context, strict);
   if (!kernel) return tl::unexpected(kernel.error());
   const auto found = conntrack_.table().get(*kernel);

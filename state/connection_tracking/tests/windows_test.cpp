@@ -282,6 +282,17 @@ TEST_F(Windows, WhatHasMovedAlreadyIsLiberal) {
   EXPECT_TRUE(destination.liberal(flow)) << "what an earlier round brought is loosened";
 }
 
+TEST_F(Windows, ARestartedDriverLoosensWhatItMayHaveInstalled) {
+  source.has(flow, idle());
+  ASSERT_FALSE(install(read(*source.driver)).reduced);
+  WindowAccess access{destination.windows.get(), destination.windows.get(), destination.windows.get(), ""};
+  destination.driver =
+      make_connection_tracking_driver(*destination.conntrack, config_with_zone(4), destination.clock, access);
+  scope.conflict_rule = common::CONFLICT_RULE_MOVED;
+  ASSERT_TRUE(destination.driver->activate(scope, {key(flow)}));
+  EXPECT_TRUE(destination.liberal(flow));
+}
+
 TEST_F(Windows, ActivationOfAPlannedMoveKeepsThem) {
   source.has(flow, idle());
   ASSERT_FALSE(install(read(*source.driver)).reduced);
