@@ -59,14 +59,16 @@ class Bench {
 
   void fill(std::size_t table, std::size_t flows) {
     for (const auto* firewall : {"fw1", "fw2"}) unwrap(fill_table(lab_->namespace_of(firewall), table));
-    unwrap(open_connections(lab_->namespace_of("fw1"), kAddress, flows));
+    talk_.emplace(
+        unwrap(Conversation::between({lab_->namespace_of("vm1"), kAddress}, {lab_->namespace_of("vm3"), "10.9.3.30"})));
+    unwrap(talk_->open(flows));
   }
 
-  void run(Point& point, bool closing) {
+  void run(Point& point) {
     const std::string id = unwrap(gate_->announce(kVm, "server2", false));
     const auto watch = unwrap(gate_->watch(id));
     if (wait_for(*watch, {"MayPause", "Cancel"}).instruction != "MayPause") throw std::runtime_error("no standby");
-    if (point.dirty > 0) unwrap(change_connections(lab_->namespace_of("fw1"), kAddress, point.dirty, closing));
+    if (point.dirty > 0) unwrap(talk_->talk(point.dirty));
     const auto before = std::chrono::steady_clock::now();
     unwrap(gate_->notify(lab::GatePhase::Paused, id));
     const auto verdict = wait_for(*watch, {"Continue", "Cancel"});
@@ -101,6 +103,7 @@ class Bench {
   std::string name_;
   std::optional<lab::Lab> lab_;
   std::unique_ptr<lab::GateClient> gate_;
+  std::optional<Conversation> talk_;
 };
 
 nlohmann::ordered_json shown(const Point& point) {
@@ -121,7 +124,7 @@ Point measure(std::size_t table, std::size_t flows, std::size_t dirty, int runs)
   Point point{table, flows, dirty, runs, {}, {}, {}, 0};
   Bench bench(fmt::format("pause-{}", ::getpid() % 100000));
   bench.fill(table, flows);
-  for (int i = 0; i < runs; ++i) bench.run(point, i % 2 == 0);
+  for (int i = 0; i < runs; ++i) bench.run(point);
   std::fprintf(stderr, "table %zu, %zu flows, %zu changed: %s\n", table, flows, dirty, shown(point).dump().c_str());
   return point;
 }

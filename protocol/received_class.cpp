@@ -53,7 +53,7 @@ void ReceivedClass::check_total(const if_m_a::v1::RoundEnd& end, bool exact) {
 std::vector<state::Key> ReceivedClass::stale() const {
   std::vector<state::Key> keys;
   for (const auto& key : ours) {
-    if (!held.contains(key)) keys.push_back(key);
+    if (!held.contains(key) && !failed.contains(key)) keys.push_back(key);
   }
   return keys;
 }

@@ -44,7 +44,7 @@ struct ReceivedClass {
   void fail(const state::Key& key, common::v1::FindingCode code, const std::string& detail);
   // Compares what is held with the source's total. `exact` is false while live traffic alters what stands here.
   void check_total(const if_m_a::v1::RoundEnd& end, bool exact);
-  std::vector<state::Key> stale() const;     // ours, and not named by this generation
+  std::vector<state::Key> stale() const;     // ours, and not named by this generation (what failed was named)
   std::vector<state::Key> all_keys() const;  // held or ours
   // tolerant: failures of single records are findings only.
   common::v1::ClassFeedback feedback(bool tolerant) const;

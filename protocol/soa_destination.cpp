@@ -237,7 +237,7 @@ bool DestinationTransfer::takes_part(Phase phase, const Class& c) const {
     case Phase::Prepare: return well;
     case Phase::Verify: return well && !c.book.ours.empty() && !live();
     case Phase::Install: return well && c.book.name == chunk_.state_class();
-    case Phase::Stale: return well && !c.book.stale().empty();
+    case Phase::Stale: return well && !c.stale.empty();
     case Phase::Activate: return well && (c.staged || live() || end_ == End::Released);
     case Phase::Settle: return well;
     case Phase::Remove: return !c.book.ours.empty();
@@ -250,7 +250,7 @@ CallVariant DestinationTransfer::call_for(Phase phase, const Class& c) const {
   switch (phase) {
     case Phase::Verify: return driver_call::Read{{c.book.ours.begin(), c.book.ours.end()}};
     case Phase::Install: return driver_call::Install{items_};
-    case Phase::Stale: return driver_call::Remove{c.book.stale()};
+    case Phase::Stale: return driver_call::Remove{c.stale};
     case Phase::Activate: return driver_call::Activate{c.book.all_keys()};
     case Phase::Settle: return driver_call::Settle{c.book.all_keys()};
     case Phase::Remove: return driver_call::Remove{{c.book.ours.begin(), c.book.ours.end()}};
@@ -263,6 +263,7 @@ CallVariant DestinationTransfer::call_for(Phase phase, const Class& c) const {
 void DestinationTransfer::begin(SoaContext& context, Phase phase) {
   phase_ = phase;
   for (Class& c : classes_) {
+    if (phase == Phase::Stale) c.stale = c.book.stale();
     c.waiting = takes_part(phase, c);
     c.failures = 0;
     c.retry_at = Instant{INT64_MIN};
@@ -355,9 +356,8 @@ void DestinationTransfer::apply(SoaContext& context, Class& c, DriverReply& repl
       }
       return;
     case Phase::Stale: {
-      const auto stale = c.book.stale();
-      for (const auto& key : stale) c.book.ours.erase(key);
-      return write_keys(context, c.book.name, {}, {}, stale);
+      for (const auto& key : c.stale) c.book.ours.erase(key), c.book.confirmed.erase(key);
+      return write_keys(context, c.book.name, {}, {}, c.stale);
     }
     case Phase::Remove:
       if (const auto* count = std::get_if<std::uint64_t>(&reply.result)) removed_ += *count;

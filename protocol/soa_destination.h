@@ -40,10 +40,11 @@ class DestinationTransfer final : public TransferBase {
 
   struct Class {
     ReceivedClass book;
-    bool staged = false;         // of the driver's profile
-    bool waiting = false;        // takes part in the phase, and is not through
-    std::uint64_t call_id = 0;   // outstanding; 0: none
-    std::uint32_t failures = 0;  // in a row
+    bool staged = false;            // of the driver's profile
+    std::vector<state::Key> stale;  // of the phase Stale: what is being deleted
+    bool waiting = false;           // takes part in the phase, and is not through
+    std::uint64_t call_id = 0;      // outstanding; 0: none
+    std::uint32_t failures = 0;     // in a row
     Instant retry_at{INT64_MIN};
   };
 

@@ -216,12 +216,18 @@ void Som::Implementation::update_holders(const MigrationRun& run) {
                   holders.end());
   };
   const bool newest = subject.epoch() == run.record().epoch();
+  const auto keeps_another = [&](const common::v1::Transfer& plan) {
+    return std::any_of(run.record().transfers().begin(), run.record().transfers().end(), [&](const auto& t) {
+      return t.source_keeps() && t.plan().source_host() == plan.source_host() &&
+             context_name(t.plan().source_context()) == context_name(plan.source_context());
+    });
+  };
   std::vector<const journal::TransferProgress*> keeping;  // several transfers may leave the same host and context
   for (const auto& t : run.record().transfers()) {
     if (is_retained(t.plan()) || t.plan().disposition() != common::v1::DISPOSITION_MOVE) continue;
     if (!newest && !t.source_released()) continue;
     const bool holds = !t.source_released() || t.source_keeps();
-    if (newest || !holds) remove(t.plan().source_host(), t.plan().source_context());
+    if (newest || (!holds && !keeps_another(t.plan()))) remove(t.plan().source_host(), t.plan().source_context());
     if (newest) remove(t.plan().destination_host(), t.plan().destination_context());
     if (newest && holds) keeping.push_back(&t);
   }

@@ -114,9 +114,13 @@ bool Hypervisor::ran_unnoticed(std::size_t vm) const {
   return std::any_of(moves_.begin(), moves_.end(), [&](const auto& entry) {
     const Move& move = entry.second;
     if (move.vm != vm || move.phase != Phase::AtDestination) return false;
+    Instant left = Instant::never();
+    for (const auto& [id, later] : moves_) {
+      if (later.vm == vm && later.from == move.to && later.began > move.began) left = std::min(left, later.began);
+    }
     return std::none_of(moves_.begin(), moves_.end(), [&](const auto& other) {
       return other.second.vm == vm && other.second.to == move.to && other.second.began >= move.began &&
-             told_.contains(other.first);
+             other.second.began <= left && told_.contains(other.first);
     });
   });
 }
