@@ -2,6 +2,7 @@
 // there twice. What becomes of daemons that die is in state_crash_test.cpp.
 #include <signal.h>
 
+#include "lab/poll.h"
 #include "tests/system/system_test.h"
 
 namespace sami::lab {
@@ -61,6 +62,30 @@ TEST_F(HypervisorTest, DiesAfterGoAndTheVmIsFoundAtTheSource) {
   options.misbehaviour.die_at = At::Instructed;
   const auto report = move("server2", options);
   EXPECT_TRUE(report.died);
+  ASSERT_TRUE(lab().attach("vm1", "server1"));
+  ASSERT_TRUE(gate().notify(GatePhase::Cancelled, report.notification_id));
+  expect_whole(traffic, kConnections);
+}
+
+// With the gate's: who comes after them is asked where the VM runs.
+TEST_F(HypervisorTest, DiesTogetherWithTheGate) {
+  up(Nat::Snat);
+  auto traffic = vm1_traffic(TrafficKind::TcpEcho, kConnections);
+  MoveOptions options;
+  options.misbehaviour.die_at = At::Instructed;
+  options.on_reaching = [&](At reached) {
+    if (reached != At::Instructed) return;
+    ASSERT_TRUE(lab().kill_daemon("tde1", SIGKILL));
+    ASSERT_TRUE(lab().start_daemon("tde1"));
+  };
+  const auto report = move("server2", options);
+  EXPECT_TRUE(report.died);
+  const auto successor = gate().watch(report.notification_id);
+  ASSERT_TRUE(successor);
+  EXPECT_TRUE(poll_until(milliseconds(5000), [&] {
+    const auto status = (*successor)->next(milliseconds(500));
+    return status && status->instruction == "FindOut";
+  }));
   ASSERT_TRUE(lab().attach("vm1", "server1"));
   ASSERT_TRUE(gate().notify(GatePhase::Cancelled, report.notification_id));
   expect_whole(traffic, kConnections);
