@@ -17,7 +17,9 @@ constexpr std::size_t maximum_key = 256;
 constexpr std::uint64_t maximum_generation = 1ULL << 62;
 }  // namespace
 
-bool DestinationTransfer::additive() const { return live() || holds() || record_.plan().leftover(); }
+bool DestinationTransfer::additive() const {
+  return live() || holds() || chunk_.residue() || record_.plan().leftover();
+}
 
 void DestinationTransfer::say_progress(SoaContext& context, std::uint64_t generation, std::uint64_t through,
                                        std::uint32_t round) const {
@@ -122,7 +124,7 @@ bool DestinationTransfer::make_items(SoaContext& context, Class& c) {
     item.record.gone = record.gone();
     if (!record.gone()) item.record.body = std::move(*record.mutable_body());
     item.ours = counts_as_ours(c, key);
-    item.only_if_absent = holds() || record_.plan().leftover() || (live() && item.ours);
+    item.only_if_absent = holds() || chunk_.residue() || record_.plan().leftover() || (live() && item.ours);
     if (!ours && !c.book.present.contains(key)) intended.push_back(key);
     items_.push_back(std::move(item));
   }

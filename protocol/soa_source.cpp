@@ -206,7 +206,7 @@ bool SourceTransfer::choose_ending(SoaContext& context) {
 void SourceTransfer::start_generation(SoaContext& context, std::uint64_t above, const std::string& reason) {
   record_.set_generation(std::max(record_.generation(), above) + 1);
   save(context);
-  stream_.start(record_.generation());
+  stream_.start(record_.generation(), record_.state() == TRANSFER_STATE_RELEASING);
   repeat_due_ = Instant::never();
   recovered_ = false;
   if (!reason.empty()) {
@@ -263,6 +263,7 @@ void SourceTransfer::finish(SoaContext& context) {
     released.set_role(TRANSFER_ROLE_SOURCE);
     released.set_records(swept_);
     released.set_residue(residue_);
+    released.set_kept(destination_lost_);
     *released.mutable_feedback() = record_.feedback();
     for (const Class& c : classes_) {
       if (c.sweep_failed)

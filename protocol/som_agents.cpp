@@ -118,6 +118,7 @@ void MigrationRun::on_released(SomContext& context, Side side, TransferProgress&
   context.step.changed.push_back(id());
   if (side == Side::Source) {
     t.set_source_released(true);
+    t.set_source_keeps(released.kept() || released.unknown());
     t.set_records_released(released.records());
     t.set_residue(released.residue());
     lane(t).destination.due = Instant{INT64_MIN};
@@ -317,8 +318,6 @@ void MigrationRun::send_release(SomContext& context, TransferProgress& t, Side s
   const bool lost = !t.ready() || t.destination_released() || final() || context.now >= halfway_;
   release.set_grace_ms(context.config.grace_ms);
   release.set_destination_lost(lost);
-  if (lost != t.source_keeps()) dirty_ = true;
-  t.set_source_keeps(lost);
 }
 
 void MigrationRun::send_source(SomContext& context, TransferProgress& t, Lane& lane) {

@@ -4,8 +4,9 @@
 
 namespace sami::protocol {
 
-void UploadStream::start(std::uint64_t generation) {
+void UploadStream::start(std::uint64_t generation, bool residue) {
   generation_ = generation;
+  residue_ = residue;
   acknowledged_ = sent_ = 0;
   round_ = 1;
   queue_.clear();
@@ -38,6 +39,7 @@ std::string UploadStream::next_chunk(std::size_t chunk_bytes) {
   chunk.set_generation(generation_);
   chunk.set_sequence(++sent_);
   chunk.set_round(queue_.front().round);
+  chunk.set_residue(residue_);
   Item& item = queue_.front();
   if (!item.records.empty()) {
     chunk.set_state_class(item.state_class);

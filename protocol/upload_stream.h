@@ -18,8 +18,8 @@ class UploadStream {
     std::size_t chunk_bytes = 128 * 1024;
   };
 
-  // Starts over: what was queued or unacknowledged is forgotten.
-  void start(std::uint64_t generation);
+  // Starts over: what was queued or unacknowledged is forgotten. residue: so is every round of this generation.
+  void start(std::uint64_t generation, bool residue = false);
   void add(const std::string& state_class, std::vector<state::Record> records);
   void end_round(if_m_a::v1::RoundEnd end);
 
@@ -43,6 +43,7 @@ class UploadStream {
   std::string next_chunk(std::size_t chunk_bytes);
 
   std::uint64_t generation_ = 0;
+  bool residue_ = false;
   std::uint64_t acknowledged_ = 0;  // sequence
   std::uint64_t sent_ = 0;
   std::uint32_t round_ = 1;
