@@ -160,7 +160,7 @@ void Monitor::on(const monitor_event::NotAnnounced& event) {
 }
 
 void Monitor::on(const monitor_event::Adopted& event) {
-  move_.emplace();
+  move_.emplace(Move{});
   move_->source = event.source;
   move_->destination = event.destination;
   move_->asked_to_announce = move_->announced = true;
@@ -205,7 +205,7 @@ void Monitor::find_source() {
   for (const auto& [server, end] : ends_) {
     const bool outgoing = end.run == RunState::Running || end.run == RunState::Stopped;
     if (!outgoing || !under_way(end.migration)) continue;
-    move_.emplace();
+    move_.emplace(Move{});
     move_->source = server;
     move_->poll_at = now_ + config_.poll_interval;
     note(fmt::format("a migration of {} from {} begins", config_.subject_id, server));
