@@ -278,6 +278,25 @@ TEST_F(Qemu, DestinationIsKilledWhileTheGuestIsPaused) {
   expect_whole("server1");
 }
 
+// What pause-before-switchover costs: until the daemon is back nobody continues. It finds the paused guest and goes on.
+TEST_F(Qemu, GateIsKilledWhileTheGuestIsPaused) {
+  up(20, "{standby_ms: 30000, verdict_ms: 20000, no_verdict: cancel}");
+  QemuMoveOptions options;
+  options.on_reaching = [&](At at) {
+    if (at == At::Active) freeze_destination_at_standby();
+    if (at != At::Paused) return;
+    ASSERT_TRUE(lab_->kill_daemon("tde1", SIGKILL));
+    thaw_destination();
+    const auto again = lab_->start_daemon("tde1");
+    ASSERT_TRUE(again) << again.error().message;
+  };
+  const auto move = this->move("server2", options);
+  // Two verdicts are right: the agent was frozen, and the master may have given up waiting for it.
+  EXPECT_EQ(move.status, move.moved ? "completed" : "cancelled") << to_string(move);
+  EXPECT_LT(move.not_running_ms, 15000) << to_string(move);
+  expect_whole(move.moved ? "server2" : "server1");
+}
+
 class QemuOperator : public Qemu, public ::testing::WithParamInterface<At> {};
 
 TEST_P(QemuOperator, CancelsTheMigration) {
