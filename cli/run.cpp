@@ -9,6 +9,9 @@ ExitCode report(std::ostream& err, const Problem& problem) {
   return problem.code;
 }
 
+// For somebody who waits: a migration in doubt does not go on by itself.
+bool ended(const api::Migration& migration) { return migration.final() || migration.state() == "IN_DOUBT"; }
+
 ExitCode exit_code_of(const api::Migration& migration) {
   if (migration.state() == "ROLLED_BACK") return ExitCode::Failed;
   if (migration.state() == "DONE_WITH_LOSS") return ExitCode::Loss;
@@ -22,7 +25,7 @@ namespace {
 class Runner {
  public:
   Runner(const Options& options, const Daemons& daemons, std::ostream& out, std::ostream& err)
-      : options_(options), daemons_(daemons), out_(out), err_(err), json_(options.connection.json) {}
+      : daemons_(daemons), out_(out), err_(err), json_(options.connection.json) {}
 
   ExitCode operator()(const command::HostList&) { return print(master().hosts(), show_hosts); }
   ExitCode operator()(const command::HostShow& command) {
@@ -147,15 +150,14 @@ class Runner {
     const auto answer = master().watch(id, seconds, [&](const api::Migration& migration) {
       out_ << show_progress(migration, json_) << std::flush;
       last = migration;
-      return !migration.final();
+      return !ended(migration);
     });
-    if (const auto* problem = std::get_if<Problem>(&answer)) return report(err_, *problem);
-    if (!last.final())
-      return report(err_, {ExitCode::TimedOut, "the migration goes on; `sami migration watch " + id + "`"});
-    return exit_code_of(last);
+    if (ended(last)) return exit_code_of(last);
+    const auto* problem = std::get_if<Problem>(&answer);
+    if (problem != nullptr && problem->code != ExitCode::TimedOut) return report(err_, *problem);
+    return report(err_, {ExitCode::TimedOut, "the migration goes on; `sami migration watch " + id + "`"});
   }
 
-  const Options& options_;
   const Daemons& daemons_;
   std::ostream& out_;
   std::ostream& err_;

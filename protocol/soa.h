@@ -26,8 +26,8 @@ struct Activate { std::vector<state::Key> keys; };
 struct Settle { std::vector<state::Key> keys; };
 struct Remove { std::vector<state::Key> keys; };
 struct Sweep {};
-// What the final round needs, without a turn in between: the barrier is raised (0 ms: none is), then changes() is asked,
-// then what changed and these keys are read.
+// What the final round needs, without a turn in between: the barrier is raised (0 ms: none is), changes() is asked, and
+// what changed is read together with these keys.
 struct Finalize { std::uint32_t barrier_ms = 0; std::vector<state::Key> keys; };
 struct LowerBarrier {};
 }  // namespace driver_call

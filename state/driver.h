@@ -130,7 +130,7 @@ class Driver {
   // order. A failed item leaves no trace and does not stop the others. An error of the call as a whole means that
   // any subset may have been done.
   virtual Result<std::vector<InstallResult>> install(const Scope& scope, const std::vector<InstallItem>& items) = 0;
-  // Destination. Staged classes: when the final round is in place and the subject does not run, the records take effect.
+  // Destination. Staged classes: the final round is in place and the subject does not run: the records take effect.
   // Every class: when the subject runs here and no final round is (scope.conflict_rule is MOVED): what earlier rounds
   // brought is all there is, and may be outdated.
   virtual Result<void> activate(const Scope& scope, const std::vector<Key>& keys) = 0;

@@ -1,6 +1,7 @@
 // What hypervisors, operators and the master ask of the entity, and what they tell it.
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <cerrno>
 
 #include "tde/entity.h"
@@ -19,6 +20,12 @@ tl::unexpected<Error> no_journal(const std::string& reason) {
 // Where everything stays as it is, the migration says so of each host.
 const std::vector<common::Transfer>& to_announce(const Plan& plan) {
   return plan.transfers.empty() ? plan.retained : plan.transfers;
+}
+
+bool begun_with_force(const std::vector<protocol::MoveView>& moves, const std::string& id) {
+  return std::any_of(moves.begin(), moves.end(), [&](const protocol::MoveView& move) {
+    return move.record.notification_id() == id && move.record.announcement().force();
+  });
 }
 
 }  // namespace
@@ -86,6 +93,10 @@ Result<std::string> Entity::begin(const Notification& notification) {
   if (const MoveStatus* open = move_of(subject_id, false); open != nullptr) {
     const std::string id = open->notification_id;
     const bool same = open->destination_place == destination;
+    if (announced && same && notification.force && !begun_with_force(gate_->moves(), id)) {
+      return failure(ErrorKind::Failed, fmt::format("{} is moving to {} already ({}, {}): force that migration instead",
+                                                    subject_id, destination, id, open->migration_id));
+    }
     if (announced && same) return id;
     if (announced) {
       return failure(ErrorKind::Failed, fmt::format("{} is moving from {} to {} already ({}, {})", subject_id,

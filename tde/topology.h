@@ -46,7 +46,8 @@ struct Contradiction {
   std::string expected;
 };
 
-// What a move means. Transfers are numbered from 0, and no two of them have the same hosts, contexts, disposition and leftover.
+// What a move means. Transfers are numbered from 0; no two of them have the same hosts, contexts, disposition and leftover
+// flag.
 struct Plan {
   common::Subject subject;
   std::vector<common::Transfer> transfers;

@@ -315,6 +315,18 @@ TEST_F(TdeEntity, AVmThatWentElsewhereLeavesItsAnnouncedMove) {
   EXPECT_EQ(entity_->places().at("vm1"), "server3");
 }
 
+TEST_F(TdeEntity, ForceIsNotDroppedWhenTheMoveIsOpenAlready) {
+  ASSERT_TRUE(connected());
+  const Notification plain{if_m_t::PHASE_ANNOUNCED, "vm1", "server2", {}, common::CAUSE_UNSPECIFIED, false, {}};
+  Notification forced = plain;
+  forced.force = true;
+  const std::string id = entity_->notify(plain).value();
+  EXPECT_EQ(entity_->notify(plain).value(), id);
+  const auto refused = entity_->notify(forced);
+  ASSERT_FALSE(refused);
+  EXPECT_THAT(refused.error().message, HasSubstr("force that migration instead"));
+}
+
 TEST_F(TdeEntity, AnswersTheMaster) {
   ASSERT_TRUE(connected());
   const auto ask = [this](std::uint64_t id, const std::string& subject, const std::string& destination) {
