@@ -1,4 +1,4 @@
-// What `sami` exits with. Documented in sami(1); scripts rely on it.
+// What `sami` exits with. `sami --help` lists them; scripts rely on it.
 #pragma once
 
 namespace sami::cli {

@@ -19,18 +19,12 @@ constexpr std::size_t kEndedMoves = 256;
 
 std::string_view name_of(Kind kind) {
   switch (kind) {
-    case Kind::MayPause:
-      return "MayPause";
-    case Kind::Continue:
-      return "Continue";
-    case Kind::Cancel:
-      return "Cancel";
-    case Kind::FindOut:
-      return "FindOut";
-    case Kind::Concluded:
-      return "Concluded";
-    case Kind::Refused:
-      break;
+    case Kind::MayPause: return "MayPause";
+    case Kind::Continue: return "Continue";
+    case Kind::Cancel: return "Cancel";
+    case Kind::FindOut: return "FindOut";
+    case Kind::Concluded: return "Concluded";
+    case Kind::Refused: break;
   }
   return "Refused";
 }

@@ -11,16 +11,11 @@ namespace {
 
 protocol::GateEvent event_for(VmPlace place, const std::string& id) {
   switch (place) {
-    case VmPlace::AtSource:
-      return event::VmResumedAtSource{id};
-    case VmPlace::AtDestination:
-      return event::VmResumedAtDestination{id};
-    case VmPlace::Paused:
-      return event::VmPaused{id};
-    case VmPlace::Copying:
-      return event::PlaceUnknown{id, "it runs at the source, and the move goes on"};
-    case VmPlace::Unknown:
-      break;
+    case VmPlace::AtSource: return event::VmResumedAtSource{id};
+    case VmPlace::AtDestination: return event::VmResumedAtDestination{id};
+    case VmPlace::Paused: return event::VmPaused{id};
+    case VmPlace::Copying: return event::PlaceUnknown{id, "it runs at the source, and the move goes on"};
+    case VmPlace::Unknown: break;
   }
   return event::PlaceUnknown{id, "the hypervisor cannot say where the VM runs"};
 }
@@ -29,16 +24,11 @@ protocol::GateEvent event_for(VmPlace place, const std::string& id) {
 
 std::string_view to_string(VmPlace place) {
   switch (place) {
-    case VmPlace::Copying:
-      return "at the source, still copying";
-    case VmPlace::AtSource:
-      return "at the source";
-    case VmPlace::AtDestination:
-      return "at the destination";
-    case VmPlace::Paused:
-      return "paused";
-    case VmPlace::Unknown:
-      break;
+    case VmPlace::Copying: return "at the source, still copying";
+    case VmPlace::AtSource: return "at the source";
+    case VmPlace::AtDestination: return "at the destination";
+    case VmPlace::Paused: return "paused";
+    case VmPlace::Unknown: break;
   }
   return "unknown";
 }
@@ -47,17 +37,12 @@ void carry_out(const protocol::HypervisorInstruction& instruction, Hypervisor& h
                const Hypervisor::Report& report) {
   const std::string& id = instruction.notification_id;
   switch (instruction.kind) {
-    case Kind::MayPause:
-      return hypervisor.pause(id);
-    case Kind::Continue:
-      return hypervisor.switch_over(id);
-    case Kind::Cancel:
-      return hypervisor.cancel(id);
-    case Kind::FindOut:
-      return report(event_for(hypervisor.place(id), id));
+    case Kind::MayPause: return hypervisor.pause(id);
+    case Kind::Continue: return hypervisor.switch_over(id);
+    case Kind::Cancel: return hypervisor.cancel(id);
+    case Kind::FindOut: return report(event_for(hypervisor.place(id), id));
     case Kind::Concluded:
-    case Kind::Refused:
-      return hypervisor.forget(id);
+    case Kind::Refused: return hypervisor.forget(id);
   }
 }
 
@@ -71,17 +56,11 @@ void SimulatedHypervisor::pause(const std::string& id) {
   Running* move = open_move(id);
   if (move == nullptr) return;
   switch (script_.on_may_pause) {
-    case OnMayPause::Pause:
-      move->place = VmPlace::Paused;
-      return move->report(event::VmPaused{id});
-    case OnMayPause::Ignore:
-      return;
-    case OnMayPause::Cancel:
-      return arrive(id, VmPlace::AtSource);
-    case OnMayPause::SwitchOver:
-      return arrive(id, VmPlace::AtDestination);
-    case OnMayPause::Die:
-      return die();
+    case OnMayPause::Pause: move->place = VmPlace::Paused; return move->report(event::VmPaused{id});
+    case OnMayPause::Ignore: return;
+    case OnMayPause::Cancel: return arrive(id, VmPlace::AtSource);
+    case OnMayPause::SwitchOver: return arrive(id, VmPlace::AtDestination);
+    case OnMayPause::Die: return die();
   }
 }
 
@@ -114,16 +93,11 @@ void SimulatedHypervisor::arrive(const std::string& id, VmPlace place) {
 
 void SimulatedHypervisor::follow_verdict(const std::string& id, OnVerdict reaction, VmPlace obedient) {
   switch (reaction) {
-    case OnVerdict::Obey:
-      return arrive(id, obedient);
-    case OnVerdict::GoBack:
-      return arrive(id, VmPlace::AtSource);
-    case OnVerdict::SwitchOver:
-      return arrive(id, VmPlace::AtDestination);
-    case OnVerdict::Ignore:
-      return;
-    case OnVerdict::Die:
-      return die();
+    case OnVerdict::Obey: return arrive(id, obedient);
+    case OnVerdict::GoBack: return arrive(id, VmPlace::AtSource);
+    case OnVerdict::SwitchOver: return arrive(id, VmPlace::AtDestination);
+    case OnVerdict::Ignore: return;
+    case OnVerdict::Die: return die();
   }
 }
 

@@ -46,8 +46,7 @@ struct Contradiction {
   std::string expected;
 };
 
-// What a move means. Transfers are numbered from 0; no two of them have the same hosts, contexts, disposition and leftover
-// flag.
+// What a move means. Transfers are numbered from 0; no two have the same hosts, contexts, disposition and leftover.
 struct Plan {
   common::Subject subject;
   std::vector<common::Transfer> transfers;
