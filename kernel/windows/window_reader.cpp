@@ -62,8 +62,13 @@ Result<bool> WindowReader::run(std::size_t count) {
   std::array<unsigned char, 64> packet{};
   __sk_buff context{};
   context.mark = static_cast<__u32>(count);
-  LIBBPF_OPTS(bpf_test_run_opts, options, .data_in = packet.data(), .data_size_in = packet.size(), .ctx_in = &context,
-              .ctx_size_in = sizeof context, .repeat = 1);
+  bpf_test_run_opts options{};
+  options.sz = sizeof options;
+  options.data_in = packet.data();
+  options.data_size_in = packet.size();
+  options.ctx_in = &context;
+  options.ctx_size_in = sizeof context;
+  options.repeat = 1;
   if (const int error = bpf_prog_test_run_opts(program_, &options); error != 0) {
     return unsupported("BPF_PROG_TEST_RUN", -error);
   }
