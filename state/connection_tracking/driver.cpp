@@ -273,11 +273,13 @@ Result<void> ConnectionTrackingDriver::raise_barrier(const Scope& scope, std::ui
   const auto raised =
       barriers_.raise(*access_.barrier, scope, follower_.ends(scope), std::chrono::milliseconds(timeout_ms));
   if (!raised || !follower_.tracks()) follower_.suspect_windows(scope);
+  follower_.set_stopped(scope, raised.has_value());
   return {};
 }
 
 Result<void> ConnectionTrackingDriver::lower_barrier(const Scope& scope) {
   if (access_.windows == nullptr) return {};
+  follower_.set_stopped(scope, false);
   return barriers_.lower(*access_.barrier, scope);
 }
 

@@ -60,6 +60,7 @@ Result<Changes> Follower::changes(const Scope& scope) {
   if (std::exchange(followed.windows_suspect, false)) followed.dirty.insert(followed.tcp.begin(), followed.tcp.end());
   if (!changes.overrun) changes.keys.assign(followed.dirty.begin(), followed.dirty.end());
   followed.dirty.clear();
+  followed.still = followed.stopped;
   return changes;
 }
 
@@ -115,13 +116,16 @@ Result<void> Follower::take_events() {
   return {};
 }
 
-void Follower::dispatch(const ConntrackEvent& event) {
+void Follower::dispatch(const ConntrackEvent& event, bool only_a_packet) {
   std::set<ScopeId> scopes = with_prefixes_;
   for (const auto& end : {event.key.original.source, event.reply.source}) {
     const auto at = by_place_.find({event.key.zone, end});
     if (at != by_place_.end()) scopes.insert(at->second.begin(), at->second.end());
   }
-  for (const auto& id : scopes) offer(followed_.at(id), event);
+  for (const auto& id : scopes) {
+    Followed& followed = followed_.at(id);
+    if (!only_a_packet || !followed.still) offer(followed, event);
+  }
 }
 
 void Follower::offer(Followed& followed, const ConntrackEvent& event) {
@@ -163,6 +167,13 @@ void Follower::suspect_windows(const Scope& scope) {
   if (at != followed_.end()) at->second.windows_suspect = true;
 }
 
+void Follower::set_stopped(const Scope& scope, bool stopped) {
+  const auto at = followed_.find(id_of(scope));
+  if (at == followed_.end()) return;
+  at->second.stopped = stopped;
+  at->second.still = false;
+}
+
 std::vector<windows::Place> Follower::ends(const Scope& scope) const {
   const auto at = followed_.find(id_of(scope));
   if (at == followed_.end()) return {};
@@ -184,10 +195,10 @@ void Follower::take_packets() {
   const auto taken = tracker_->take();
   tracks_ = taken.has_value();
   if (!taken || taken->overrun) {
-    for (auto& [id, followed] : followed_) followed.windows_suspect = true;
+    for (auto& [id, followed] : followed_) followed.windows_suspect = followed.windows_suspect || !followed.still;
   }
   if (!taken) return;
-  for (const auto& noted : taken->connections) dispatch({netlink::EventKind::Update, noted.key, noted.reply});
+  for (const auto& noted : taken->connections) dispatch({netlink::EventKind::Update, noted.key, noted.reply}, true);
 }
 
 void Follower::overrun_all() {

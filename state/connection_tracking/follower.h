@@ -36,6 +36,8 @@ class Follower {
   void remember(const Scope& scope, const std::vector<Connection>& connections);
   // The windows of every known TCP connection of the scope count as changed at the next changes().
   void suspect_windows(const Scope& scope);
+  // Whether the scope's packets are stopped: those that come after the next changes() reach nobody and alter nothing.
+  void set_stopped(const Scope& scope, bool stopped);
   // Packets of the followed scopes are being noted.
   bool tracks() const { return tracks_; }
   // Where the subject's ends are: its addresses, and those that were learned so far.
@@ -56,6 +58,8 @@ class Follower {
     std::unordered_set<Key> tcp;  // known connections; only where windows are carried
     std::set<windows::Place> learned;
     bool windows_suspect = false;
+    bool stopped = false;
+    bool still = false;  // stopped, and told what came before
   };
 
   static ScopeId id_of(const Scope& scope) { return {scope.migration_id, scope.transfer}; }
@@ -64,7 +68,7 @@ class Follower {
   Result<void> take_events();
   void take_packets();
   void watch();
-  void dispatch(const netlink::ConntrackEvent& event);
+  void dispatch(const netlink::ConntrackEvent& event, bool only_a_packet = false);
   void offer(Followed& followed, const netlink::ConntrackEvent& event);
   void note(Followed& followed, const std::string& vn_name, const netlink::ConntrackTuple& original,
             const netlink::ConntrackTuple& reply, std::uint16_t zone);

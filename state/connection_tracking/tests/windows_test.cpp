@@ -141,6 +141,21 @@ TEST_F(Windows, BarrierIsUpAtTheSubjectsEnds) {
   EXPECT_THAT(source.windows->places(), IsEmpty());
 }
 
+TEST_F(Windows, PacketsBehindTheBarrierAlterNothing) {
+  source.has(flow, idle());
+  ASSERT_TRUE(source.driver->follow(scope));
+  source.windows->put(netlink::key_of(flow), later(idle()));
+  ASSERT_TRUE(source.driver->raise_barrier(scope, 1000));
+  EXPECT_THAT(changes(), ElementsAre(key(flow))) << "came before";
+  source.windows->put(netlink::key_of(flow), later(idle()));
+  EXPECT_THAT(changes(), IsEmpty());
+  source.has(other, idle());
+  EXPECT_THAT(changes(), ElementsAre(key(other))) << "an event is one";
+  ASSERT_TRUE(source.driver->lower_barrier(scope));
+  source.windows->put(netlink::key_of(flow), later(idle()));
+  EXPECT_THAT(changes(), ElementsAre(key(flow)));
+}
+
 TEST_F(Windows, BarrierStopsLearnedAddressesToo) {
   scope.subject.mutable_interfaces(0)->clear_addresses();
   *scope.subject.mutable_interfaces(0)->add_learned_within() = prefix("10.0.0.0", 24);
