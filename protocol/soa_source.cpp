@@ -105,6 +105,10 @@ void SourceTransfer::on_release(SoaContext& context, const Release& release) {
   if (stopped_) return;  // sweeping, or about to answer
   grace_ms_ = std::min<std::uint32_t>(release.grace_ms(), 60'000);
   destination_lost_ = release.destination_lost();
+  for (Class& c : classes_) {
+    c.kept = std::any_of(release.keep_classes().begin(), release.keep_classes().end(),
+                         [&](const auto& name) { return name.empty() || name == c.name; });
+  }
   if (record_.state() == TRANSFER_STATE_FAILED) {
     destination_lost_ = true;
     end_ = End::Released;
@@ -263,7 +267,8 @@ void SourceTransfer::finish(SoaContext& context) {
     released.set_role(TRANSFER_ROLE_SOURCE);
     released.set_records(swept_);
     released.set_residue(residue_);
-    released.set_kept(destination_lost_);
+    released.set_kept(destination_lost_ ||
+                      std::any_of(classes_.begin(), classes_.end(), [](const Class& c) { return c.kept; }));
     *released.mutable_feedback() = record_.feedback();
     for (const Class& c : classes_) {
       if (c.sweep_failed)

@@ -62,6 +62,7 @@ class SourceTransfer final : public TransferBase {
     bool following = false;
     bool changes_lost = false;  // a call that takes events failed: they may be gone
     bool sweep_failed = false;
+    bool kept = false;           // the destination could not take it: its records stay
     std::uint32_t failures = 0;  // in a row
     Instant retry_at{INT64_MIN};
   };

@@ -37,7 +37,7 @@ std::vector<SourceTransfer::Call> SourceTransfer::plan_of(Activity activity, con
     case Activity::Stop:
       if (record_.barrier() && c.needs_barrier) return {Call::LowerBarrier, Call::Unfollow};
       return {Call::Unfollow};
-    case Activity::Sweep: return {Call::Sweep};
+    case Activity::Sweep: return c.kept ? std::vector<Call>{} : std::vector{Call::Sweep};
     case Activity::Idle: break;
   }
   return {};

@@ -318,6 +318,9 @@ void MigrationRun::send_release(SomContext& context, TransferProgress& t, Side s
   const bool lost = !t.ready() || t.destination_released() || final() || context.now >= halfway_;
   release.set_grace_ms(context.config.grace_ms);
   release.set_destination_lost(lost);
+  for (const auto& feedback : t.feedback()) {
+    if (feedback.result() == common::v1::CLASS_RESULT_FAILED) release.add_keep_classes(feedback.state_class());
+  }
 }
 
 void MigrationRun::send_source(SomContext& context, TransferProgress& t, Lane& lane) {

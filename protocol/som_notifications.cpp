@@ -203,7 +203,19 @@ void Som::Implementation::take_phase(MigrationRun& run, const std::string& tde, 
   }
 }
 
-// An address belongs to one subject of its VN. Empty: no conflict; `drop` takes the offending addresses out.
+namespace {
+bool covers(const common::v1::Prefix& prefix, const std::string& address) {
+  if (prefix.address().size() != address.size()) return false;
+  for (std::uint32_t bit = 0; bit < prefix.length() && bit / 8 < address.size(); ++bit) {
+    const auto mask = static_cast<unsigned char>(0x80U >> (bit % 8));
+    if (((prefix.address()[bit / 8] ^ address[bit / 8]) & mask) != 0) return false;
+  }
+  return true;
+}
+}  // namespace
+
+// An address belongs to one subject of its VN, and nobody learns within a prefix that has another's. Empty: no
+// conflict; `drop` takes the offending addresses out.
 std::string Som::Implementation::address_conflict(common::v1::Subject& subject, bool drop) const {
   std::string conflict;
   for (auto& nic : *subject.mutable_interfaces()) {
@@ -221,10 +233,27 @@ std::string Som::Implementation::address_conflict(common::v1::Subject& subject, 
       }
       return false;
     };
-    if (drop)
+    auto& prefixes = *nic.mutable_learned_within();
+    const auto has_anothers = [&](const common::v1::Prefix& prefix) {
+      for (const auto& [id, place] : inventory_) {
+        for (const auto& other : place.subject.interfaces()) {
+          if (id == subject.id() || other.vn_name() != nic.vn_name() ||
+              std::none_of(other.addresses().begin(), other.addresses().end(),
+                           [&](const std::string& address) { return covers(prefix, address); }))
+            continue;
+          conflict = fmt::format("a prefix of {} in VN {} has an address of {}", subject.id(), nic.vn_name(), id);
+          return true;
+        }
+      }
+      return false;
+    };
+    if (drop) {
       addresses.erase(std::remove_if(addresses.begin(), addresses.end(), owned_elsewhere), addresses.end());
-    else if (std::any_of(addresses.begin(), addresses.end(), owned_elsewhere))
+      prefixes.erase(std::remove_if(prefixes.begin(), prefixes.end(), has_anothers), prefixes.end());
+    } else if (std::any_of(addresses.begin(), addresses.end(), owned_elsewhere) ||
+               std::any_of(prefixes.begin(), prefixes.end(), has_anothers)) {
       return conflict;
+    }
   }
   return conflict;
 }

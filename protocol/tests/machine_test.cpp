@@ -198,6 +198,23 @@ TEST(Som, SourceThatWasNotReleasedIsALeftoverOfTheNextMigration) {
   EXPECT_EQ(world.master().subjects()[0].record.holders_size(), 0);
 }
 
+// Forced, or the hypervisor went on against the vote.
+TEST(Som, WhatTheDestinationCouldNotTakeStaysAtTheSource) {
+  World world;
+  fill(world.driver("fw1"), 3);
+  world.driver("fw1").put("foreign", "the destination refuses it");
+  world.announcement.set_force(true);
+  world.announce();
+  world.run(2s);
+  world.pause();
+  world.run(3s);
+  world.resume_at_destination();
+  ASSERT_TRUE(reaches(world, journal::DONE_WITH_LOSS, 100s));
+  EXPECT_EQ(world.driver("fw1").table.size(), 4U);
+  ASSERT_EQ(world.master().subjects()[0].record.holders_size(), 1);
+  EXPECT_EQ(world.master().subjects()[0].record.holders(0).host(), "fw1");
+}
+
 TEST(Som, PrepareRefusedIsNoGoAndForceGoesOn) {
   for (const bool force : {false, true}) {
     World world;
@@ -210,6 +227,28 @@ TEST(Som, PrepareRefusedIsNoGoAndForceGoesOn) {
     world.run(1s);
     EXPECT_EQ(world.migration().vote(), force ? common::v1::VOTE_GO : common::v1::VOTE_NO_GO);
   }
+}
+
+TEST(Som, NobodyLearnsWithinAPrefixThatHasAnothersAddress) {
+  World world;
+  if_m_t::v1::TdeMessage message;
+  auto& other = *message.mutable_inventory()->add_places();
+  other.mutable_subject()->set_id("another");
+  auto& nic = *other.mutable_subject()->add_interfaces();
+  nic.set_vn_name(world.announcement.subject().interfaces(0).vn_name());
+  nic.add_addresses(std::string("\x0a\x01\x02\x14", 4));
+  world.som(som_event::FromTde{"tde1", message});
+  auto& prefix = *world.announcement.mutable_subject()->mutable_interfaces(0)->add_learned_within();
+  prefix.set_address(std::string("\x0a\x01\x02\x00", 4));
+  prefix.set_length(24);
+  world.announce();
+  world.settle();
+  EXPECT_TRUE(world.master().migrations().empty());
+  prefix.set_address(std::string("\x0a\x01\x03\x00", 4));
+  world.announcement.set_notification_id("n2");
+  world.announce();
+  world.settle();
+  EXPECT_EQ(world.master().migrations().size(), 1U);
 }
 
 TEST(Som, EndedMigrationsAreForgottenAtTheLimit) {
