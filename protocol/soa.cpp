@@ -224,7 +224,10 @@ void Soa::Implementation::on(SoaContext& context, soa_event::Connected&) {
   hello_due_ = context.now;
 }
 
-void Soa::Implementation::on(SoaContext&, soa_event::Disconnected&) { connected_ = authorized_ = registered_ = false; }
+void Soa::Implementation::on(SoaContext& context, soa_event::Disconnected&) {
+  connected_ = authorized_ = registered_ = false;
+  for (auto& [key, transfer] : destinations_) transfer->on_master_lost(context);
+}
 void Soa::Implementation::on(SoaContext&, soa_event::Tick&) {}
 
 void Soa::Implementation::on(SoaContext& context, soa_event::FromDriver& event) {

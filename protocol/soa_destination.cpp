@@ -157,6 +157,22 @@ void DestinationTransfer::on_get_ready(SoaContext& context, const GetReady& requ
   }
 }
 
+// The subject may be let go to this host before the master is back. What earlier rounds brought is all there is then,
+// so it is made to do; if the master comes back in time its state is asked for from the start.
+void DestinationTransfer::on_master_lost(SoaContext& context) {
+  const auto state = record_.state();
+  if ((state != TRANSFER_STATE_RECEIVING && state != TRANSFER_STATE_STANDBY) || end_ != End::No || live()) return;
+  auto makeshift = std::make_shared<state::Scope>(*scope_);
+  makeshift->conflict_rule = common::v1::CONFLICT_RULE_MOVED;
+  for (const Class& c : classes_) {
+    if (c.book.given_up || c.staged || c.book.ours.empty()) continue;
+    context.step.calls.push_back(
+        {context.calls.next++, c.book.name, makeshift, driver_call::Activate{c.book.all_keys()}});
+  }
+  if (state == TRANSFER_STATE_STANDBY) enter(context, TRANSFER_STATE_RECEIVING);
+  ask_generation(context, generation_);
+}
+
 void DestinationTransfer::on_release(SoaContext& context, const Release&) {
   if (end_ != End::No) return;
   end_ = End::Released;

@@ -24,6 +24,7 @@ class DestinationTransfer final : public TransferBase {
   void on_chunk(SoaContext& context, const std::string& bytes);
   void on_release(SoaContext& context, const if_m_a::v1::Release& release);
   void on_rollback(SoaContext& context);
+  void on_master_lost(SoaContext& context);
 
   void on_reply(SoaContext& context, const std::string& state_class, DriverReply reply) override;
   void tick(SoaContext& context) override;

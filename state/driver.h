@@ -131,8 +131,8 @@ class Driver {
   // any subset may have been done.
   virtual Result<std::vector<InstallResult>> install(const Scope& scope, const std::vector<InstallItem>& items) = 0;
   // Destination. Staged classes: the final round is in place and the subject does not run: the records take effect.
-  // Every class: when the subject runs here and no final round is (scope.conflict_rule is MOVED): what earlier rounds
-  // brought is all there is, and may be outdated.
+  // Every class: when the subject runs here, or may soon, and no final round is (scope.conflict_rule is MOVED): what
+  // earlier rounds brought is all there is, and may be outdated. A later round may bring everything again.
   virtual Result<void> activate(const Scope& scope, const std::vector<Key>& keys) = 0;
   // Destination, after the outcome: what kept the records alive until now (long timeouts) gives way to normal life.
   virtual Result<void> settle(const Scope& scope, const std::vector<Key>& keys) = 0;

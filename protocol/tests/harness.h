@@ -28,6 +28,7 @@ class MapDriver final : public state::Driver {
   bool overrun = false;
   bool refuse = false;
   int barriers_raised = 0;
+  int made_do = 0;
   std::set<std::string> removed;
 
   void put(const std::string& key, const std::string& body) {
@@ -89,7 +90,10 @@ class MapDriver final : public state::Driver {
     }
     return results;
   }
-  Result<void> activate(const state::Scope&, const std::vector<state::Key>&) override { return {}; }
+  Result<void> activate(const state::Scope& scope, const std::vector<state::Key>&) override {
+    made_do += scope.conflict_rule == common::v1::CONFLICT_RULE_MOVED ? 1 : 0;
+    return {};
+  }
   Result<void> settle(const state::Scope&, const std::vector<state::Key>&) override { return {}; }
   Result<std::uint64_t> remove(const state::Scope&, const std::vector<state::Key>& keys) override {
     std::uint64_t count = 0;

@@ -268,6 +268,23 @@ TEST(Som, EndedMigrationsAreForgottenAtTheLimit) {
 
 // ---- gate
 
+TEST(Soa, DestinationWithoutAMasterMakesDoAndAsksForEverythingAgain) {
+  World world;
+  fill(world.driver("fw1"), 3);
+  world.announce();
+  ASSERT_TRUE(reaches(world, journal::STANDBY));
+  EXPECT_EQ(world.driver("fw2").made_do, 0);
+  world.disconnect_agent("fw2");
+  world.settle();
+  EXPECT_EQ(world.driver("fw2").made_do, 1);
+  world.connect_agent("fw2");
+  world.run(2s);
+  world.pause();
+  world.run(2s);
+  EXPECT_EQ(world.migration().vote(), common::v1::VOTE_GO);
+  EXPECT_GE(world.migration().transfers(0).generation(), 2U);
+}
+
 TEST(Gate, PolicyDecidesWithoutAVerdict) {
   for (const auto policy : {NoVerdictPolicy::Continue, NoVerdictPolicy::Cancel}) {
     GateConfig config;
