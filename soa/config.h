@@ -26,7 +26,8 @@ struct Settings {
 };
 
 // Error: InvalidInput; its message has all errors, one per line.
-Result<Settings> read_settings(Config config);
+Result<Settings> read_settings(Config& config);
+inline Result<Settings> read_settings(Config&& config) { return read_settings(config); }
 // The same over the file and its conf.d, and the credentials must be this daemon's (pki.h). Blocking.
 Result<Settings> load_settings(const std::string& path);
 

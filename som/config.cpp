@@ -95,22 +95,11 @@ Settings read_settings(Config& config) {
   return settings;
 }
 
-void check_credentials(Config& config, const Settings& settings) {
-  Section& root = config.root();
-  const auto certificate = pki::check_credentials(settings.credentials);
-  if (!certificate) {
-    root.reject("pki", certificate.error().message, "the certificate and key of " + settings.machine.identity);
-    return;
-  }
-  if (certificate->identity.uri() != settings.machine.identity)
-    root.section("pki").reject("certificate", "the identity " + certificate->identity.uri(),
-                               settings.machine.identity + " (role som, the domain and name above)");
-}
-
 LoadedSettings load_settings(const std::string& path) {
   Config config = Config::load(path);
   LoadedSettings loaded{read_settings(config), {}};
-  if (config.errors().empty()) check_credentials(config, loaded.settings);
+  if (config.errors().empty())
+    pki::check_configured(config, loaded.settings.credentials, loaded.settings.machine.identity);
   loaded.errors = config.errors();
   return loaded;
 }

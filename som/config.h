@@ -35,14 +35,11 @@ struct Settings {
 // Reads and checks every key. The values may be used only if config.errors() is empty afterwards.
 Settings read_settings(Config& config);
 
-// Credentials exist, are private, belong together and name this SOM. Notes errors in `config`. Blocking.
-void check_credentials(Config& config, const Settings& settings);
-
 struct LoadedSettings {
   Settings settings;
   std::vector<std::string> errors;     // "<file>:<line>:<column>: ..."; if not empty, settings must not be used
 };
-// Both of the above over the file and its conf.d. Blocking.
+// The file and its conf.d, with the credentials (pki.h). Blocking.
 LoadedSettings load_settings(const std::string& path);
 
 // Keys that differ and need a restart, for SIGHUP. The others (log, classes, tdes, agents) are reloaded.

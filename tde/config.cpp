@@ -167,7 +167,7 @@ transport::ClientConfig read_client(Section& root) {
 
 }  // namespace
 
-Result<Settings> read_settings(Config config) {
+Result<Settings> read_settings(Config& config) {
   Section& root = config.root();
   Parts parts;
   EntityConfig entity;
@@ -213,15 +213,12 @@ Result<Settings> read_settings(Config config) {
 }
 
 Result<Settings> load_settings(const std::string& path) {
-  auto settings = read_settings(Config::load(path));
+  Config config = Config::load(path);
+  auto settings = read_settings(config);
   if (!settings) return settings;
-  const auto certificate = pki::check_credentials(settings->client.credentials);
-  if (!certificate)
-    return failure(ErrorKind::InvalidInput, fmt::format("{}: pki: {}", path, certificate.error().message));
-  if (certificate->identity.uri() != settings->entity.gate.identity) {
-    return failure(ErrorKind::InvalidInput, fmt::format("{}: pki.certificate: found the identity {}, expected {}", path,
-                                                        certificate->identity.uri(), settings->entity.gate.identity));
-  }
+  pki::check_configured(config, settings->client.credentials, settings->entity.gate.identity);
+  if (const auto errors = config.errors(); !errors.empty())
+    return failure(ErrorKind::InvalidInput, fmt::format("{}", fmt::join(errors, "\n")));
   return settings;
 }
 

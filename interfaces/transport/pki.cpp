@@ -178,9 +178,8 @@ Result<void> verify(const std::vector<X509Certificate>& chain, const std::vector
     return failed("cannot verify " + credentials.certificate_file);
   if (X509_verify_cert(context.get()) == 1) return {};
   const int code = X509_STORE_CTX_get_error(context.get());
-  return failure(ErrorKind::InvalidInput,
-                 fmt::format("{} does not hold against {}: {}", credentials.certificate_file, credentials.ca_file,
-                             X509_verify_cert_error_string(code)));
+  return failure(ErrorKind::InvalidInput, fmt::format("{} does not hold against {}: {}", credentials.certificate_file,
+                                                      credentials.ca_file, X509_verify_cert_error_string(code)));
 }
 
 }  // namespace
@@ -256,6 +255,16 @@ Result<Certificate> check_credentials(const transport::Credentials& credentials)
   }
   if (auto good = verify(*chain, *authorities, credentials); !good) return tl::unexpected(good.error());
   return describe(*chain->front(), credentials.certificate_file);
+}
+
+void check_configured(Config& config, const transport::Credentials& credentials, const std::string& identity) {
+  const auto certificate = check_credentials(credentials);
+  if (!certificate) {
+    config.root().reject("pki", certificate.error().message, "the certificate and key of " + identity);
+  } else if (certificate->identity.uri() != identity) {
+    config.root().section("pki").reject("certificate", "the identity " + certificate->identity.uri(),
+                                        identity + " (the role of this daemon, the domain and name above)");
+  }
 }
 
 }  // namespace sami::pki

@@ -8,6 +8,7 @@
 
 #include "interfaces/transport/identity.h"
 #include "runtime/clock.h"
+#include "runtime/config.h"
 #include "runtime/result.h"
 
 namespace sami::pki {
@@ -41,5 +42,7 @@ Result<Certificate> read_certificate(const std::string& path);
 // Everything that would make TLS fail later: files readable, key private and of the certificate, certificate of the CA,
 // in its time, with an identity. Returns the certificate. Errors: InvalidInput, saying which file and why; Failed.
 Result<Certificate> check_credentials(const transport::Credentials& credentials);
+// The same of a configuration's section `pki`, whose certificate must be `identity`'s: what is wrong is noted there.
+void check_configured(Config& config, const transport::Credentials& credentials, const std::string& identity);
 
 }  // namespace sami::pki

@@ -111,7 +111,7 @@ TEST(SomConfig, CredentialsAreChecked) {
     Config config = Config::parse(kSmallest, "som.yaml");
     settings = read_settings(config);
     settings.credentials = {pki + "/ca.pem", pki + "/som1.pem", pki + "/som1.key"};
-    check_credentials(config, settings);
+    pki::check_configured(config, settings.credentials, settings.machine.identity);
     return config.errors();
   };
   EXPECT_THAT(good(), IsEmpty());
