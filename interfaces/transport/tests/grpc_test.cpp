@@ -159,7 +159,6 @@ TEST_F(GrpcTest, AcceptsAgainAfterDescriptorsRanOut) {
     strangers.push_back(std::move(stranger));
   }
   EXPECT_LT(strangers.size(), 200U);
-  EXPECT_FALSE(world_.loop.run_until([] { return false; }, std::chrono::milliseconds(300)));
   EXPECT_TRUE(until([&] {
     return std::any_of(master_.refused.begin(), master_.refused.end(), [](const std::string& why) {
       return why.find("descriptors have run out") != std::string::npos;
