@@ -134,7 +134,7 @@ class GrpcServer final : public Server {
         [server = state_] {
           if (!server->executor) return;  // a local socket: nobody is told
           server->executor([server] {
-            if (server->alive) server->handlers.on_refused("a connection", "descriptors have run out; it was closed");
+            if (server->alive) server->handlers.on_refused("a connection", "descriptors have run out");
           });
         });
     return {};

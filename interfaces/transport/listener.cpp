@@ -91,7 +91,11 @@ class AcceptingThread : public Listener {
     while (true) {
       const int connection = accept4(listener, nullptr, nullptr, SOCK_NONBLOCK | SOCK_CLOEXEC);
       if (connection < 0 && (errno == EINTR || errno == ECONNABORTED)) continue;
-      if (connection < 0) return errno != EMFILE && errno != ENFILE && errno != ENOBUFS && errno != ENOMEM;
+      if (connection < 0) {
+        const bool exhausted = errno == EMFILE || errno == ENFILE || errno == ENOBUFS || errno == ENOMEM;
+        if (exhausted) turned_away_();
+        return !exhausted;
+      }
       rlimit limit = {};
       getrlimit(RLIMIT_NOFILE, &limit);
       if (static_cast<rlim_t>(connection) + reserved_descriptors >= limit.rlim_cur) {
