@@ -24,7 +24,7 @@ class Listener {
   virtual ~Listener() = default;
   virtual int port() const = 0;
   // Once. `accepted` runs on the listener's thread and owns the descriptor (non-blocking, close-on-exec).
-  // `turned_away` runs there, too, for each connection that is closed, or has to wait, because descriptors have run out.
+  // `turned_away` runs there, too: a connection is closed, or has to wait, because descriptors have run out.
   virtual void start(std::function<void(int listener, int connection)> accepted, std::function<void()> turned_away) = 0;
 };
 
