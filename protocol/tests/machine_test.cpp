@@ -251,6 +251,26 @@ TEST(Som, NobodyLearnsWithinAPrefixThatHasAnothersAddress) {
   EXPECT_EQ(world.master().migrations().size(), 1U);
 }
 
+TEST(Som, ALaterContradictingOutcomeIsIgnored) {
+  World world;
+  fill(world.driver("fw1"), 2);
+  world.announce();
+  ASSERT_TRUE(reaches(world, journal::STANDBY));
+  world.pause();
+  world.settle();
+  world.lose_to_agent = [](const std::string&, const if_m_a::v1::MasterMessage& m) { return m.has_release(); };
+  world.resume_at_destination();
+  ASSERT_TRUE(reaches(world, journal::RELEASING));
+  if_m_t::v1::TdeMessage message;
+  message.mutable_notify()->set_notification_id("n1");
+  message.mutable_notify()->set_phase(if_m_t::v1::PHASE_CANCELLED);
+  message.mutable_notify()->set_sequence(world.migration().last_sequence() + 1);
+  world.som(som_event::FromTde{"tde1", message});
+  EXPECT_EQ(world.migration().outcome(), common::v1::OUTCOME_AT_DESTINATION);
+  world.lose_to_agent = {};
+  ASSERT_TRUE(reaches(world, journal::DONE));
+}
+
 TEST(Som, EndedMigrationsAreForgottenAtTheLimit) {
   World world;
   world.som_config.keep_ended = 2;
@@ -267,6 +287,35 @@ TEST(Som, EndedMigrationsAreForgottenAtTheLimit) {
 }
 
 // ---- gate
+
+// After a fall back to RECEIVING the subject may run here already.
+TEST(Soa, ResidueUpdatesNothingThatStandsThere) {
+  World world;
+  fill(world.driver("fw1"), 2);
+  world.announce();
+  ASSERT_TRUE(reaches(world, journal::STANDBY));
+  if_m_a::v1::StateChunk chunk;
+  chunk.set_generation(world.migration().transfers(0).generation() + 1);
+  chunk.set_sequence(1);
+  chunk.set_round(1);
+  chunk.set_residue(true);
+  chunk.set_state_class(std::string(class_name));
+  for (const auto* key : {"flow0", "came late"}) {
+    chunk.add_records()->set_key(key);
+    chunk.mutable_records()->rbegin()->set_body("of the residue");
+  }
+  if_m_a::v1::MasterMessage message;
+  auto& reference = *message.mutable_download_state()->mutable_transfer();
+  reference.set_migration_id(world.migration().id());
+  reference.set_epoch(world.migration().epoch());
+  reference.set_subject_id(world.migration().subject().id());
+  message.mutable_download_state()->set_chunk(chunk.SerializeAsString());
+  world.lose_from_agent = [](const std::string&, const if_m_a::v1::AgentMessage& m) { return m.has_progress(); };
+  world.agent("fw2", soa_event::FromMaster{message});
+  world.settle();
+  EXPECT_EQ(world.driver("fw2").table.at("flow0"), "state0");
+  EXPECT_EQ(world.driver("fw2").table.at("came late"), "of the residue");
+}
 
 TEST(Soa, DestinationWithoutAMasterMakesDoAndAsksForEverythingAgain) {
   World world;
