@@ -25,9 +25,10 @@ struct ReceivedClass {
 
   std::string name;
   bool essential = false;
-  std::set<state::Key> ours;        // this migration installed it, or was about to
-  std::set<state::Key> confirmed;   // of ours: an install has been answered, so it is certain what stands here
-  std::set<state::Key> present;     // stood here before
+  std::set<state::Key> ours;       // this migration installed it, or was about to
+  std::set<state::Key> confirmed;  // of ours: an install has been answered, so it is certain what stands here
+  std::set<state::Key> uncertain;  // of ours: an install was cut short; ours, if what stands here has the same identity
+  std::set<state::Key> present;    // stood here before
   std::map<state::Key, Held> held;  // alive in this generation
   state::Digest sum = 0;            // of held
   std::uint64_t reduced = 0;        // of held, how many

@@ -27,7 +27,8 @@ DestinationTransfer::DestinationTransfer(SoaContext& context, journal::AgentTran
     const auto keys = inherited.find(c.book.name);
     if (keys == inherited.end()) continue;
     c.book.ours = keys->second;
-    write_keys(context, c.book.name, {c.book.ours.begin(), c.book.ours.end()}, {}, {});
+    const std::vector<state::Key> ours(c.book.ours.begin(), c.book.ours.end());
+    write_keys(context, c.book.name, ours, {}, {}, ours);
   }
   if (essential_given_up())
     fail(context);
@@ -45,11 +46,14 @@ DestinationTransfer::DestinationTransfer(SoaContext& context, journal::AgentTran
     Class* c = find(batch.state_class());
     if (c == nullptr) continue;
     c->book.ours.insert(batch.intended().begin(), batch.intended().end());
+    c->book.uncertain.insert(batch.intended().begin(), batch.intended().end());
     for (const auto& key : batch.present()) {
       c->book.ours.erase(key);
+      c->book.uncertain.erase(key);
       c->book.present.insert(key);
     }
-    for (const auto& key : batch.removed()) c->book.ours.erase(key);
+    for (const auto& key : batch.removed()) c->book.ours.erase(key), c->book.uncertain.erase(key);
+    for (const auto& key : batch.installed()) c->book.uncertain.erase(key), c->book.confirmed.insert(key);
   }
   resume(context);
 }
@@ -109,7 +113,7 @@ KeysByClass DestinationTransfer::ours() const {
 
 void DestinationTransfer::write_keys(SoaContext& context, const std::string& state_class,
                                      const std::vector<state::Key>& intended, const std::vector<state::Key>& present,
-                                     const std::vector<state::Key>& removed) {
+                                     const std::vector<state::Key>& removed, const std::vector<state::Key>& installed) {
   journal::KeyBatch batch;
   const auto flush = [&] {
     batch.set_state_class(state_class);
@@ -127,6 +131,7 @@ void DestinationTransfer::write_keys(SoaContext& context, const std::string& sta
   add(intended, batch.mutable_intended());
   add(present, batch.mutable_present());
   add(removed, batch.mutable_removed());
+  add(installed, batch.mutable_installed());
   if (count % keys_per_batch != 0) flush();
 }
 
@@ -320,8 +325,12 @@ void DestinationTransfer::on_reply(SoaContext& context, const std::string& state
 
 void DestinationTransfer::on_error(SoaContext& context, Class& c, const Error& error) {
   const bool removing = phase_ == Phase::Remove;
-  if (phase_ == Phase::Install) {  // any subset may be in place; what was to be ours is ours
-    for (auto& item : items_) item.ours = counts_as_ours(c, item.record.key);
+  if (phase_ == Phase::Install) {  // any subset may be in place
+    for (auto& item : items_) {
+      const state::Key& key = item.record.key;
+      if (c.book.ours.contains(key) && !c.book.confirmed.contains(key)) c.book.uncertain.insert(key);
+      item.ours = counts_as_ours(c, key);
+    }
   }
   c.retry_at = context.now + (removing ? context.config.repeat_interval : context.config.round_interval);
   if (++c.failures < maximum_failures || removing) return;  // a rollback is never given up
@@ -387,7 +396,11 @@ void DestinationTransfer::phase_done(SoaContext& context) {
   switch (done) {
     case Phase::Prepare: prepared(context); break;
     case Phase::Verify: verified(context); break;
-    case Phase::Install: return chunk_in_place(context);
+    case Phase::Install:
+      if (again_.empty()) return chunk_in_place(context);
+      items_ = std::exchange(again_, {});
+      read_back_.clear();
+      return begin(context, Phase::Install);
     case Phase::Stale: return round_in_place(context);
     case Phase::Activate:
       activated_ = true;

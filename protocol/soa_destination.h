@@ -72,7 +72,8 @@ class DestinationTransfer final : public TransferBase {
   void ask_generation(SoaContext& context, std::uint64_t above);
   void fill_feedback();
   void write_keys(SoaContext& context, const std::string& state_class, const std::vector<state::Key>& intended,
-                  const std::vector<state::Key>& present, const std::vector<state::Key>& removed);
+                  const std::vector<state::Key>& present, const std::vector<state::Key>& removed,
+                  const std::vector<state::Key>& installed = {});
   bool outstanding() const;
   bool holds() const { return record_.state() == if_m_a::v1::TRANSFER_STATE_READY; }
   Class* find(const std::string& state_class);
@@ -107,6 +108,7 @@ class DestinationTransfer final : public TransferBase {
   bool chunk_stale_ = false;      // its generation has been left meanwhile
   bool snapshot_seen_ = false;    // in this generation
   std::vector<state::InstallItem> items_;
+  std::vector<state::InstallItem> again_;                        // turned out to be ours: to be brought up to date
   std::vector<std::pair<state::Key, state::Digest>> read_back_;  // key, expected digest
   std::optional<Instant> gap_since_;
   Duration patience_ = std::chrono::milliseconds(1500);

@@ -93,12 +93,13 @@ void DestinationTransfer::next_chunk(SoaContext& context) {
 
 // Once the subject runs here, a key that was only about to be installed may be a younger entry of its own traffic.
 bool DestinationTransfer::counts_as_ours(const Class& c, const state::Key& key) const {
-  return (live() ? c.book.confirmed : c.book.ours).contains(key);
+  return (live() ? c.book.confirmed : c.book.ours).contains(key) && !c.book.uncertain.contains(key);
 }
 
 // False: there is nothing to install. The keys that will be ours are journaled here, in the step that installs them.
 bool DestinationTransfer::make_items(SoaContext& context, Class& c) {
   items_.clear();
+  again_.clear();
   read_back_.clear();
   std::vector<state::Key> intended;
   std::set<state::Key> seen;
@@ -136,7 +137,7 @@ bool DestinationTransfer::make_items(SoaContext& context, Class& c) {
 void DestinationTransfer::take_installed(SoaContext& context, Class& c,
                                          const std::vector<state::InstallResult>& results) {
   using state::InstallOutcome;
-  std::vector<state::Key> intended, present, removed;
+  std::vector<state::Key> intended, present, removed, installed;
   const bool residue = holds();
   for (std::size_t i = 0; i < items_.size(); ++i) {
     const state::Key& key = items_[i].record.key;
@@ -145,8 +146,12 @@ void DestinationTransfer::take_installed(SoaContext& context, Class& c,
       continue;
     }
     const state::InstallResult& result = results[i];
+    const bool was_uncertain = c.book.uncertain.erase(key) > 0;
     if (!state::succeeded(result.outcome)) {
-      if (!items_[i].ours && c.book.ours.erase(key) > 0) removed.push_back(key);
+      const bool may_stand_here =
+          was_uncertain && result.outcome != InstallOutcome::Conflict;  // of the earlier attempt
+      if (may_stand_here) c.book.uncertain.insert(key);
+      if (!items_[i].ours && !may_stand_here && c.book.ours.erase(key) > 0) removed.push_back(key);
       if (residue)
         ++c.book.residue_failed;
       else if (!chunk_stale_)
@@ -159,20 +164,27 @@ void DestinationTransfer::take_installed(SoaContext& context, Class& c,
       c.book.drop(key);
       continue;
     }
+    if (result.outcome == InstallOutcome::Adopted && was_uncertain && !additive()) {
+      c.book.confirmed.insert(key);
+      installed.push_back(key);
+      again_.push_back(items_[i]);
+      again_.back().ours = true;
+      continue;
+    }
     if (result.outcome == InstallOutcome::Adopted) {
       ++adopted_;
       if (!items_[i].ours && c.book.ours.erase(key) > 0) present.push_back(key);
       c.book.present.insert(key);
     } else {
       if (c.book.ours.insert(key).second) intended.push_back(key);
-      c.book.confirmed.insert(key);
+      if (c.book.confirmed.insert(key).second) installed.push_back(key);
       read_back_.emplace_back(key, result.expected != 0 ? result.expected : result.digest);
       if (residue) ++residue_;
     }
     if (result.reduced && c.book.reduction.empty()) c.book.reduction = result.detail;
     if (!chunk_stale_ && !residue) c.book.hold(key, result.digest, result.reduced);
   }
-  write_keys(context, c.book.name, intended, present, removed);
+  write_keys(context, c.book.name, intended, present, removed, installed);
 }
 
 void DestinationTransfer::take_read_back(Class& c, const std::vector<state::Record>& found) {
