@@ -89,8 +89,7 @@ class SocketClient : public Client {
       connect();
     });
     delay_ = std::min(delay_ * 2, options_.maximum_delay);
-    if (std::exchange(said_absent_, true) || !callbacks_.on_disconnected) return;
-    callbacks_.on_disconnected(reason);
+    if (!std::exchange(said_absent_, true)) tell(callbacks_.on_disconnected, reason);
   }
 
   void close() {
@@ -152,6 +151,12 @@ class SocketClient : public Client {
     }
   }
 
+  // A copy: the callback may end this object, and with it what it is kept in.
+  template <typename Callback, typename Argument>
+  static void tell(Callback callback, const Argument& argument) {
+    if (callback) callback(argument);
+  }
+
   void on(const Greeting& greeting) {
     if (connected_ || greeting_deadline_ == Instant::never()) return lose("QEMU greets twice");
     greeting_deadline_ = Instant::never();
@@ -163,12 +168,12 @@ class SocketClient : public Client {
       connected_ = true;
       said_absent_ = false;
       delay_ = options_.first_delay;
-      if (callbacks_.on_connected) callbacks_.on_connected(version);
+      tell(callbacks_.on_connected, version);
     });
   }
 
   void on(const Event& event) {
-    if (connected_ && callbacks_.on_event) callbacks_.on_event(event);
+    if (connected_) tell(callbacks_.on_event, event);
   }
 
   void on(const Answer& answer) {
