@@ -175,12 +175,18 @@ void DestinationTransfer::on_master_lost(SoaContext& context) {
         {context.calls.next++, c.book.name, makeshift, driver_call::Activate{c.book.all_keys()}});
   }
   if (state == TRANSFER_STATE_STANDBY) enter(context, TRANSFER_STATE_RECEIVING);
+  chunk_stale_ = phase_ != Phase::Idle;
   ask_generation(context, generation_);
 }
 
 void DestinationTransfer::on_release(SoaContext& context, const Release&) {
   if (end_ != End::No) return;
   end_ = End::Released;
+  if (!live() && !holds()) {  // it was not told the outcome otherwise
+    record_.set_outcome(common::v1::OUTCOME_AT_DESTINATION);
+    rebuild_scope();
+    save(context);
+  }
   if (!outstanding()) phase_ = Phase::Idle;
   choose(context);
 }
@@ -259,8 +265,10 @@ bool DestinationTransfer::takes_part(Phase phase, const Class& c) const {
     case Phase::Verify: return well && !c.book.ours.empty() && !live();
     case Phase::Install: return well && c.book.name == chunk_.state_class();
     case Phase::Stale: return well && !c.stale.empty();
-    case Phase::Activate: return well && (c.staged || live() || end_ == End::Released);
-    case Phase::Settle: return well;
+    case Phase::Activate:
+      if (live() || end_ == End::Released) return well || !c.book.ours.empty();
+      return well && c.staged;
+    case Phase::Settle: return well || !c.book.ours.empty();
     case Phase::Remove: return !c.book.ours.empty();
     case Phase::Idle: break;
   }

@@ -73,6 +73,7 @@ void MigrationRun::withdraw_ready(SomContext& context, TransferProgress& t, cons
   }
   t.set_ready(false);
   t.set_standby(false);
+  lane(t).destination.due = Instant{INT64_MIN};
   dirty_ = true;
 }
 
@@ -203,8 +204,9 @@ void MigrationRun::agent_lists(SomContext& context, const std::string& host,
       lane(t).source.known = listed(t, if_m_a::v1::TRANSFER_ROLE_SOURCE) != open.end();
     if (t.plan().destination_host() != host || in_outcome_state() || !t.prepared() || t.failed()) continue;
     if (const auto status = listed(t, if_m_a::v1::TRANSFER_ROLE_DESTINATION); status != open.end()) {
-      const bool lost = t.ready() && (status->state() == if_m_a::v1::TRANSFER_STATE_RECEIVING ||
-                                      status->state() == if_m_a::v1::TRANSFER_STATE_STANDBY);
+      const bool receiving = status->state() == if_m_a::v1::TRANSFER_STATE_RECEIVING;
+      const bool lost =
+          t.ready() ? receiving || status->state() == if_m_a::v1::TRANSFER_STATE_STANDBY : t.standby() && receiving;
       if (lost) withdraw_ready(context, t, "it is receiving again");
       continue;
     }

@@ -81,9 +81,9 @@ void MigrationRun::enter(SomContext& context, journal::MigrationState state) {
   start_deadline(context);
   poke();
   if (state == journal::SWITCHING && record_.outcome() == common::v1::OUTCOME_UNSPECIFIED) {
-    // What is prepared has been told everything: the time of the pause is not spent on telling it again.
+    // What stands by has been told everything: the time of the pause is not spent on telling it again.
     for (const TransferProgress& t : record_.transfers()) {
-      if (t.prepared()) lane(t).destination.due = context.now + repeat_after(context);
+      if (t.standby()) lane(t).destination.due = context.now + repeat_after(context);
     }
   }
   if (is_final(state)) say_concluded(context);
