@@ -227,6 +227,7 @@ void Monitor::find_destination() {
     move_->announce_at = now_;
     return;
   }
+  if (now_ < move_->announce_at) return;  // asked a moment ago: each answer is a step of its own
   // A destination that was started a moment ago is connected to at once, and asked.
   move_->announce_at = now_ + kFindDestination;
   for (const auto& [server, end] : ends_) {
