@@ -313,13 +313,14 @@ Result<void> FilterTable::raise(const std::vector<Place>& places, std::chrono::m
 
 Result<void> FilterTable::lower(const std::vector<Place>& places) {
   for (const auto& place : places) {
-    if (up_.erase(place) == 0) continue;
+    if (!up_.contains(place)) continue;
     const auto deleted = commit({element(NFT_MSG_DELSETELEM, place, {})});
     if (!deleted) return tl::unexpected(deleted.error());
     if (*deleted != 0 && *deleted != ENOENT) {
       return failure(ErrorKind::Failed,
                      fmt::format("barrier of {}: {}", to_string(place.address), std::strerror(*deleted)), *deleted);
     }
+    up_.erase(place);
   }
   return {};
 }
