@@ -9,9 +9,6 @@ ExitCode report(std::ostream& err, const Problem& problem) {
   return problem.code;
 }
 
-// For somebody who waits: a migration in doubt does not go on by itself.
-bool ended(const api::Migration& migration) { return migration.final() || migration.state() == "IN_DOUBT"; }
-
 ExitCode exit_code_of(const api::Migration& migration) {
   if (migration.state() == "ROLLED_BACK") return ExitCode::Failed;
   if (migration.state() == "DONE_WITH_LOSS") return ExitCode::Loss;
@@ -20,6 +17,9 @@ ExitCode exit_code_of(const api::Migration& migration) {
 }
 
 namespace {
+
+// For somebody who waits: a migration in doubt does not go on by itself.
+bool ended(const api::Migration& migration) { return migration.final() || migration.state() == "IN_DOUBT"; }
 
 // Visits a Command: one overload per command.
 class Runner {
