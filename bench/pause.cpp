@@ -23,11 +23,10 @@ constexpr std::chrono::milliseconds kDeadline{60000};
 
 struct Point {
   std::size_t table = 0, flows = 0, dirty = 0;
-  int runs = 0;
   std::vector<double> verdict_ms;                         // PAUSED to vote, at the SOM
   std::vector<double> gate_ms;                            // as the hypervisor sees it
   std::map<std::string, std::vector<double>> by_step_ms;  // of the timeline, since PAUSED
-  int resyncs = 0;
+  std::uint64_t resyncs = 0;
 };
 
 template <typename T>
@@ -64,6 +63,12 @@ class Bench {
     unwrap(talk_->open(flows));
   }
 
+  // Of the source, since it started.
+  std::uint64_t resyncs() const {
+    const auto status = nlohmann::json::parse(sami({"--soa-socket", socket("fw1"), "-o", "json", "status", "soa"}));
+    return status.at("counters").value("resyncs", std::uint64_t{0});
+  }
+
   void run(Point& point) {
     const std::string id = unwrap(gate_->announce(kVm, "server2", false));
     const auto watch = unwrap(gate_->watch(id));
@@ -82,13 +87,13 @@ class Bench {
 
  private:
   void read_timeline(Point& point, const std::string& migration) {
-    lab::RunOptions options;
-    options.ignore_status = true;  // it tells how the migration ended
-    const auto shown =
-        unwrap(lab::run({lab_->binaries() + "/sami", "--som-socket", unwrap(lab_->daemon("som1")).control_socket, "-o",
-                         "json", "migration", "show", migration},
-                        options));
-    const auto ended = nlohmann::json::parse(shown.output);
+    const auto ended =
+        nlohmann::json::parse(sami({"--som-socket", socket("som1"), "-o", "json", "migration", "show", migration}));
+    for (const auto& transfer : ended.at("transfers")) {
+      for (const auto& one : transfer.at("classes")) {
+        if (one.at("result") != "CARRIED") throw std::runtime_error("not exact: " + one.dump());
+      }
+    }
     double paused = 0;
     for (const auto& entry : ended.at("timeline")) {
       const double at = entry.at("wall_microseconds").get<double>() / 1000;
@@ -98,6 +103,14 @@ class Bench {
       point.by_step_ms[what].push_back(at - paused);
       if (what.starts_with("vote GO")) point.verdict_ms.push_back(at - paused);
     }
+  }
+
+  std::string socket(const std::string& daemon) const { return unwrap(lab_->daemon(daemon)).control_socket; }
+  std::string sami(std::vector<std::string> arguments) const {
+    arguments.insert(arguments.begin(), lab_->binaries() + "/sami");
+    lab::RunOptions options;
+    options.ignore_status = true;  // it tells how the migration ended
+    return unwrap(lab::run(arguments, options)).output;
   }
 
   std::string name_;
@@ -116,15 +129,18 @@ nlohmann::ordered_json shown(const Point& point) {
           {"p50_ms", percentile(point.verdict_ms, 50)},
           {"p95_ms", percentile(point.verdict_ms, 95)},
           {"p99_ms", percentile(point.verdict_ms, 99)},
+          {"resyncs", point.resyncs},
           {"gate_p50_ms", percentile(point.gate_ms, 50)},
           {"steps_p50_ms", steps}};
 }
 
 Point measure(std::size_t table, std::size_t flows, std::size_t dirty, int runs) {
-  Point point{table, flows, dirty, runs, {}, {}, {}, 0};
+  Point point{table, flows, dirty, {}, {}, {}, 0};
+  const Room room = unwrap(Room::for_entries(2 * (table + flows) + 100'000));
   Bench bench(fmt::format("pause-{}", ::getpid() % 100000));
   bench.fill(table, flows);
   for (int i = 0; i < runs; ++i) bench.run(point);
+  point.resyncs = bench.resyncs();
   std::fprintf(stderr, "table %zu, %zu flows, %zu changed: %s\n", table, flows, dirty, shown(point).dump().c_str());
   return point;
 }
@@ -152,7 +168,9 @@ int main(int argc, char** argv) {
       medians.push_back(points.back()["p50_ms"]);
     }
     if (large > 0) points.push_back(shown(measure(100'000, large, large / 100, std::max(1, runs / 10))));
-    const nlohmann::ordered_json result{{"points", points}, {"growth_1M_over_10k", medians.back() / medians.front()}};
+    nlohmann::ordered_json result{{"points", points}};
+    if (tables.front() == 10'000 && tables.back() == 1'000'000)
+      result["growth_1M_over_10k"] = medians.back() / medians.front();
     std::printf("%s\n", result.dump(json ? -1 : 2).c_str());
   } catch (const std::exception& error) {
     std::fprintf(stderr, "bench-pause: %s\n", error.what());

@@ -46,16 +46,6 @@ std::uint16_t checksum(std::uint32_t source, std::uint32_t destination, const vo
   return static_cast<std::uint16_t>(~sum);
 }
 
-Result<void> make_room(std::size_t entries) {
-  std::size_t maximum = 0;
-  std::ifstream(kMaximum) >> maximum;
-  if (maximum >= entries) return {};
-  std::ofstream out(kMaximum);
-  out << entries << std::flush;
-  if (!out) return failure(ErrorKind::Failed, fmt::format("cannot raise {} to {}", kMaximum, entries));
-  return {};
-}
-
 Result<void> apply(const std::string& network_namespace, std::size_t n,
                    const std::function<ConntrackRequest(std::size_t)>& request) {
   Result<void> result;
@@ -98,8 +88,21 @@ ConntrackEntry entry_of(const std::string& client, const std::string& server, st
 
 }  // namespace
 
+Result<Room> Room::for_entries(std::size_t n) {
+  std::size_t maximum = 0;
+  std::ifstream(kMaximum) >> maximum;
+  if (maximum >= n) return Room(0);
+  std::ofstream out(kMaximum);
+  out << n << std::flush;
+  if (!out) return failure(ErrorKind::Failed, fmt::format("cannot raise {} to {}", kMaximum, n));
+  return Room(maximum);
+}
+
+Room::~Room() {
+  if (before_ != 0) std::ofstream(kMaximum) << before_;
+}
+
 Result<void> fill_table(const std::string& network_namespace, std::size_t n) {
-  if (auto room = make_room(n + n / 2 + 200'000); !room) return room;
   constexpr std::size_t kPerClient = 50'000;
   return apply(network_namespace, n, [&](std::size_t i) {
     const auto client = fmt::format("10.77.{}.{}", i / kPerClient / 250, 1 + i / kPerClient % 250);

@@ -7,13 +7,26 @@
 #include <cstddef>
 #include <cstdint>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "runtime/result.h"
 
 namespace sami::bench {
 
-// n entries that belong to nobody's VM. Raises net.netfilter.nf_conntrack_max of the machine where it is too low.
+// While it lives net.netfilter.nf_conntrack_max of the machine is at least so high; then it is as it was.
+class Room {
+ public:
+  static Result<Room> for_entries(std::size_t n);
+  Room(Room&& other) noexcept : before_(std::exchange(other.before_, 0)) {}
+  Room& operator=(Room&&) = delete;
+  ~Room();
+
+ private:
+  explicit Room(std::size_t before) : before_(before) {}
+  std::size_t before_;  // 0: it was high enough
+};
+// n entries that belong to nobody's VM.
 Result<void> fill_table(const std::string& network_namespace, std::size_t n);
 
 // The ends of TCP connections: a raw socket in each of two namespaces, where incoming TCP is dropped so that no kernel
