@@ -124,8 +124,7 @@ TEST_F(Usecase1Test, BulkTransferUnderLossArrivesWhole) {
     EXPECT_EQ(client->broken + server->broken, 0) << to_string(*client) << "\n" << to_string(*server);
     EXPECT_EQ(client->mismatches + server->mismatches, 0u);
   }
-  // Windows are taken liberally after an import: an acknowledgement that fw1 has never seen may be INVALID there once.
-  EXPECT_LE(invalid_packets(), 2u);
+  EXPECT_EQ(invalid_packets(), 0u);  // windows are exact
 }
 
 // A peer calls the VM while it is paused, after the last round: only the source has that connection, and the residue
