@@ -164,18 +164,23 @@ void DestinationTransfer::take_installed(SoaContext& context, Class& c,
       c.book.drop(key);
       continue;
     }
-    if (result.outcome == InstallOutcome::Adopted && was_uncertain && !additive()) {
+    // It has our identity, and nobody else's traffic is here yet.
+    const bool is_ours =
+        result.outcome == InstallOutcome::Adopted && was_uncertain && !live() && !holds() && !chunk_.residue();
+    if (is_ours) {
       c.book.confirmed.insert(key);
       installed.push_back(key);
+    }
+    if (is_ours && !record_.plan().leftover()) {
       again_.push_back(items_[i]);
       again_.back().ours = true;
       continue;
     }
-    if (result.outcome == InstallOutcome::Adopted) {
+    if (result.outcome == InstallOutcome::Adopted && !is_ours) {
       ++adopted_;
       if (!items_[i].ours && c.book.ours.erase(key) > 0) present.push_back(key);
       c.book.present.insert(key);
-    } else {
+    } else if (!is_ours) {
       if (c.book.ours.insert(key).second) intended.push_back(key);
       if (c.book.confirmed.insert(key).second) installed.push_back(key);
       read_back_.emplace_back(key, result.expected != 0 ? result.expected : result.digest);

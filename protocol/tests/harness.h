@@ -29,6 +29,7 @@ class MapDriver final : public state::Driver {
   bool refuse = false;
   int barriers_raised = 0;
   int made_do = 0;
+  int interruptions = 0;  // so many installs are done, and their answer is an error
   std::set<std::string> removed;
 
   void put(const std::string& key, const std::string& body) {
@@ -88,6 +89,7 @@ class MapDriver final : public state::Driver {
       if (item.record.gone) result.digest = 0;
       results.push_back(result);
     }
+    if (interruptions > 0 && interruptions-- > 0) return failure(ErrorKind::Retry, "interrupted");
     return results;
   }
   Result<void> activate(const state::Scope& scope, const std::vector<state::Key>&) override {

@@ -168,6 +168,35 @@ TEST(Som, MalformedAnnouncementIsRefusedWithTheField) {
   EXPECT_NE(world.instructions.back().detail.find("addresses"), std::string::npos) << world.instructions.back().detail;
 }
 
+// Of a leftover nothing is updated, and yet what it installed is its own.
+TEST(Soa, AnInterruptedInstallOfALeftoverIsRolledBack) {
+  World world({"fw1", "fw2", "fw3"});
+  fill(world.driver("fw1"), 4);
+  world.announce();
+  ASSERT_TRUE(reaches(world, journal::STANDBY));
+  world.pause();
+  world.settle();
+  world.disconnect_agent("fw1");
+  world.driver("fw1").put("unsent", "came late");
+  world.resume_at_destination();
+  ASSERT_TRUE(reaches(world, journal::DONE_WITH_LOSS, 100s));
+  world.connect_agent("fw1");
+  world.run(6s);
+  world.announcement.set_notification_id("n2");
+  world.announcement.mutable_transfers(0)->set_source_host("fw2");
+  world.announcement.mutable_transfers(0)->set_destination_host("fw3");
+  world.announce();
+  ASSERT_TRUE(reaches(world, journal::STANDBY));
+  world.driver("fw3").interruptions = 1;
+  world.gate(gate_event::VmPaused{"n2"});
+  ASSERT_TRUE(world.run_until([&] { return world.migration().transfers(1).ready(); }, 20s));
+  ASSERT_EQ(world.driver("fw3").interruptions, 0);
+  EXPECT_EQ(world.driver("fw3").table.size(), 5U);
+  world.gate(gate_event::VmResumedAtSource{"n2"});
+  ASSERT_TRUE(reaches(world, journal::ROLLED_BACK));
+  EXPECT_TRUE(world.driver("fw3").table.empty());
+}
+
 TEST(Som, SourceThatWasNotReleasedIsALeftoverOfTheNextMigration) {
   World world({"fw1", "fw2", "fw3"});
   fill(world.driver("fw1"), 4);
